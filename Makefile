@@ -1,0 +1,55 @@
+# Quorate's tasks for people. `make help` lists them; the logic is in scripts/ and crates/xtask.
+#
+# Every cargo call builds the whole workspace with one profile, so that the dependencies, RocksDB
+# above all, are compiled once and shared by all of them.
+
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+QUORATE := $(TARGET)/release/quorate
+XTASK   := $(TARGET)/release/xtask
+
+# Where `make up` keeps its cluster.
+DATA ?= data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo demo-selftest up test check-wire descriptors bench-api fmt lint clean-data
+
+help: ## this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## check for what a build needs, and install what is missing
+	@scripts/setup.sh
+
+build: setup ## compile everything
+	cargo build --release --workspace
+
+demo: build ## see a cluster lose its leader under load and lose no row
+	@$(QUORATE) demo
+
+demo-selftest: build ## prove that the demo notices lost and doubled rows
+	@$(QUORATE) demo --selftest
+
+up: build ## run three replicas and two data nodes here, until Ctrl-C
+	@$(QUORATE) dev --restart --data-dir $(DATA)
+
+test: build ## formatting, lints, layers, wire tables, all tests, documentation
+	@scripts/test.sh $(XTASK)
+
+check-wire: build ## compare the proto files with Milvus's releases
+	@scripts/check-wire.sh $(XTASK)
+
+descriptors: build ## write the protocol's descriptor set to OUT=file
+	@test -n "$(OUT)" || { echo "error: say where to: make descriptors OUT=file" >&2; exit 2; }
+	@$(XTASK) descriptors "$(OUT)"
+
+bench-api: build ## measure calls a second and their latency against three replicas
+	@$(QUORATE) bench api
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: setup ## clippy, every warning an error
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+clean-data: ## delete the cluster of make up
+	rm -rf "$(DATA)"

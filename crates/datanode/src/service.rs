@@ -1,0 +1,46 @@
+//! The gRPC services of the data node, on one port.
+
+mod data_node;
+mod rows;
+
+use std::sync::Arc;
+
+use quorate_rpc::proto::milvus::data::data_node_server::DataNodeServer;
+use quorate_rpc::proto::quorate::node::rows_server::RowsServer;
+use quorate_rpc::{ChannelOptions, channel};
+use tokio::net::TcpListener;
+use tokio_util::sync::DropGuard;
+use tonic::transport::server::TcpIncoming;
+
+use crate::node::Node;
+
+/// Requests of one connection handled at a time.
+const REQUESTS_PER_CONNECTION: usize = 256;
+
+/// Serves until the node ends. `_ended` is let go when serving is over, for whatever reason.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, _ended: DropGuard) {
+    let limit = node.config.message_max_bytes;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RowsServer<rows::RowsService>>().await;
+    health
+        .set_serving::<DataNodeServer<data_node::DataNodeService>>()
+        .await;
+    let rows =
+        RowsServer::new(rows::RowsService::new(Arc::clone(&node))).max_decoding_message_size(limit);
+    let data_node = DataNodeServer::new(data_node::DataNodeService::new(Arc::clone(&node)))
+        .max_decoding_message_size(limit);
+    let stop = node.stop.clone();
+    let served = channel::server(&ChannelOptions::default())
+        .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
+        .add_service(health_service)
+        .add_service(rows)
+        .add_service(data_node)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled_owned(),
+        )
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the data node's server failed");
+    }
+}

@@ -1,0 +1,6 @@
+//! Rows of the state and their legal transitions.
+
+pub mod channel;
+pub mod segment;
+
+pub use segment::{Level, Segment, SegmentState};

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Verify(cmd::verify::Args),
     /// Delete rows by primary key
     Delete(cmd::delete::Args),
+    /// Run one replica
+    Server(cmd::server::Args),
     /// Run a data node
     Datanode(cmd::datanode::Args),
     /// Run replicas and data nodes here, as child processes
@@ -93,6 +95,7 @@ impl Command {
             Self::Ingest(_)
                 | Self::Verify(_)
                 | Self::Datanode(_)
+                | Self::Server(_)
                 | Self::Dev(_)
                 | Self::Bench(_)
                 | Self::Flush(cmd::flush::Args { wait: true, .. })
@@ -101,7 +104,7 @@ impl Command {
 
     /// Whether the command is a server, whose log is what people look at.
     fn serves(&self) -> bool {
-        matches!(self, Self::Datanode(_))
+        matches!(self, Self::Datanode(_) | Self::Server(_))
     }
 
     pub(crate) async fn run(self, context: &Context, output: Output) -> Result<Answer, CliError> {
@@ -118,6 +121,7 @@ impl Command {
             Self::Ingest(args) => cmd::ingest::run(context, args).await,
             Self::Verify(args) => cmd::verify::run(context, args).await,
             Self::Delete(args) => cmd::delete::run(context, args).await,
+            Self::Server(args) => cmd::server::run(args).await,
             Self::Datanode(args) => cmd::datanode::run(context, args).await,
             Self::Dev(args) => cmd::dev::run(args, output).await,
             Self::Bench(command) => cmd::bench::run(command).await,

@@ -62,7 +62,7 @@ pub async fn run(
     host.take_up().await?;
     ready(&listening);
     let closed = CancellationToken::new();
-    let sockets = listening.serve(host.clone(), closed.clone());
+    let sockets = tokio::spawn(listening.serve(host.clone(), closed.clone()));
     let failed = host.failed();
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Configuration file for the replicas
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Another quorate binary to run the processes with, for example of another version
+    #[arg(long, hide = true, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Start a process again when it ends
     #[arg(long)]
     restart: bool,
@@ -54,6 +57,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Answer, CliError> 
         data_nodes: args.data_nodes.map(usize::from),
         base_port: args.base_port.or(Some(crate::devcluster::BASE_PORT)),
         base_port_is_firm: args.base_port.is_some(),
+        binary: args.binary.unwrap_or(defaults.binary),
         config: args.config,
         restart: args.restart,
         ..defaults
@@ -62,7 +66,10 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Answer, CliError> 
     let mut cluster = tokio::select! {
         cluster = DevCluster::start(options) => cluster?,
         // Dropping a cluster that is starting ends its processes.
-        () = stop.cancelled() => return Ok(Answer::silent()),
+        () = stop.cancelled() => {
+            eprintln!("stopped before the cluster was up");
+            return Ok(Answer::silent());
+        }
     };
     announce(&cluster, output)?;
     while !stop.is_cancelled() {

@@ -14,6 +14,7 @@ pub(crate) mod init;
 pub(crate) mod meta;
 pub(crate) mod nodes;
 pub(crate) mod segments;
+pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod verify;
 

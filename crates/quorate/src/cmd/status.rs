@@ -253,10 +253,13 @@ fn text_of(view: &ClusterView) -> String {
         }
         row
     });
-    let mut text = format!("{summary}\n\n{}", table(&columns, rows));
+    let mut text = format!("{summary}\n\n{}\n", table(&columns, rows));
     for replica in &view.replicas {
         if let Some(error) = &replica.error {
-            text.push_str(&format!("\n\n{} is unreachable: {error}", replica.client_address));
+            text.push_str(&format!(
+                "\n{} is unreachable: {error}",
+                replica.client_address
+            ));
         }
     }
     text

@@ -379,7 +379,7 @@ impl DevCluster {
         args.extend([
             "--data-dir".to_owned(),
             display(&data_dir.join(format!("replica-{number}"))),
-            "--listen".to_owned(),
+            "--client-listen".to_owned(),
             ports.client.clone(),
             "--peer-listen".to_owned(),
             ports.peer.clone(),

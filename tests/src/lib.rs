@@ -1,1 +1,3 @@
-//! placeholder
+//! Tests of the whole: the deterministic simulation, and what tests of several crates share.
+
+pub mod sim;

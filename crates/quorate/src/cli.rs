@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Datanode(cmd::datanode::Args),
     /// Run replicas and data nodes here, as child processes
     Dev(cmd::dev::Args),
+    /// See a cluster lose its leader and a data node under load, and no row
+    Demo(cmd::demo::Args),
     /// Measure a cluster
     #[command(subcommand)]
     Bench(cmd::bench::Command),
@@ -97,6 +99,7 @@ impl Command {
                 | Self::Datanode(_)
                 | Self::Server(_)
                 | Self::Dev(_)
+                | Self::Demo(_)
                 | Self::Bench(_)
                 | Self::Flush(cmd::flush::Args { wait: true, .. })
         )
@@ -124,6 +127,7 @@ impl Command {
             Self::Server(args) => cmd::server::run(args).await,
             Self::Datanode(args) => cmd::datanode::run(context, args).await,
             Self::Dev(args) => cmd::dev::run(args, output).await,
+            Self::Demo(args) => cmd::demo::run(args).await,
             Self::Bench(command) => cmd::bench::run(command).await,
         }
     }

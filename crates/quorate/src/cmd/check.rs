@@ -23,6 +23,16 @@ pub(crate) struct Args {
     hash_timeout: u64,
 }
 
+impl Args {
+    /// Compare every row.
+    pub(crate) fn full() -> Self {
+        Self {
+            full: true,
+            hash_timeout: 60,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct ReplicaCheck {
     node_id: u64,

@@ -32,6 +32,17 @@ pub(crate) struct Args {
     wait_timeout: u64,
 }
 
+impl Args {
+    /// Flush one collection and wait for it.
+    pub(crate) fn waiting_for(collection: &str) -> Self {
+        Self {
+            collection: Some(collection.to_owned()),
+            wait: true,
+            wait_timeout: 60,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Flushed {
     collection: String,

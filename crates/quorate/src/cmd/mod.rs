@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod collections;
 pub(crate) mod datanode;
 pub(crate) mod delete;
+pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod flush;
 pub(crate) mod ingest;

@@ -162,7 +162,7 @@ async fn list(
             segment.max_rows.to_string(),
             bytes(segment.size_bytes),
             segment.files.to_string(),
-            or_dash(&segment.seal_reason),
+            sealed_by(segment),
         ]
     });
     let text = table(&columns, rows);
@@ -239,6 +239,13 @@ fn logs_of(kind: &'static str, fields: &[FieldBinlog]) -> Vec<LogView> {
         .collect()
 }
 
+fn sealed_by(view: &SegmentView) -> String {
+    match view.seal_reason.as_str() {
+        "" | "none" => "-".to_owned(),
+        reason => reason.to_owned(),
+    }
+}
+
 fn text_of(view: &SegmentView) -> String {
     let summary = pairs([
         ("segment", view.id.to_string()),
@@ -252,7 +259,7 @@ fn text_of(view: &SegmentView) -> String {
             format!("{} of at most {}", view.rows, view.max_rows),
         ),
         ("size", bytes(view.size_bytes)),
-        ("sealed by", or_dash(&view.seal_reason)),
+        ("sealed by", sealed_by(view)),
         ("last grant expires", or_dash(time(view.last_expire_ts))),
         ("first row", or_dash(time(view.start_ts))),
         ("written up to", or_dash(time(view.checkpoint_ts))),

@@ -61,8 +61,10 @@ pub(crate) async fn run(args: Args) -> Result<Answer, CliError> {
     }
     let stop = shutdown::token(args.exit_with_parent)?;
     server::run(loaded.config, stop, |listening| {
-        let [client, peer, health] = listening.addresses();
-        tracing::info!(?client, ?peer, ?health, "listening");
+        let [client, peer, health] = listening
+            .addresses()
+            .map(|address| address.map_or_else(String::new, |address| address.to_string()));
+        tracing::info!(client, peer, health, "listening");
     })
     .await
     .map_err(CliError::failed)?;

@@ -123,7 +123,7 @@ async fn show_progress(mut progress: watch::Receiver<VerifyProgress>) {
     bar.finish_and_clear();
 }
 
-fn key_text(key: &Key) -> String {
+pub(crate) fn key_text(key: &Key) -> String {
     match key {
         Key::Int64(id) => id.to_string(),
         Key::VarChar(text) => text.clone(),

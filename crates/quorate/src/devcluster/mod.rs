@@ -7,9 +7,6 @@
 
 mod layout;
 mod process;
-#[cfg(test)]
-mod tests;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,6 +214,12 @@ impl DevCluster {
         self.data_nodes[index].kill().await?;
         self.data_nodes[index] = Process::start(self.data_node_spec(index))?;
         Ok(())
+    }
+
+    /// Waits until a leader serves and every data node is registered, as after a restart.
+    pub async fn wait_until_ready(&mut self) -> Result<(), CliError> {
+        let deadline = Instant::now() + self.options.start_timeout;
+        self.wait_until_serving(deadline).await
     }
 
     /// Looks after the processes: says which ended and, with `restart`, starts them again a

@@ -2,7 +2,10 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    println!("cargo:rerun-if-changed={}", root.join("quorate/log").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        root.join("quorate/log").display()
+    );
     let files = protox::compile(["quorate/log/v1/log.proto"], [&root])?;
     let mut config = prost_build::Config::new();
     config.bytes(["."]);

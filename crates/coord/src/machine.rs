@@ -87,15 +87,17 @@ impl Machine for MetaMachine {
     fn load(&self, view: &dyn View) -> io::Result<()> {
         let mut fresh = State::new();
         let mut failed = None;
-        view.scan(&[], &[], &mut |key, value| {
-            match fresh.load_row(key, value) {
+        view.scan(
+            &[],
+            &[],
+            &mut |key, value| match fresh.load_row(key, value) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
                 }
-            }
-        })?;
+            },
+        )?;
         if let Some(error) = failed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }

@@ -178,8 +178,8 @@ async fn propose(consensus: Arc<Consensus>, batch: Vec<Waiting>, timeout: Durati
     metrics::proposed(answers.len(), started.elapsed());
     match result {
         Ok(applied) => {
-            let outcomes = decode_outcomes(&applied.reply)
-                .filter(|outcomes| outcomes.len() == answers.len());
+            let outcomes =
+                decode_outcomes(&applied.reply).filter(|outcomes| outcomes.len() == answers.len());
             match outcomes {
                 Some(outcomes) => {
                     for (answer, outcome) in answers.into_iter().zip(outcomes) {

@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use openraft::error::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
 };
@@ -47,7 +45,12 @@ pub enum CallKind {
 #[async_trait]
 pub trait Link: Send + Sync + 'static {
     /// One short call.
-    async fn call(&self, kind: CallKind, body: Bytes, timeout: Duration) -> Result<Bytes, LinkError>;
+    async fn call(
+        &self,
+        kind: CallKind,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, LinkError>;
 
     /// A pipeline of appends; answers come in the order of the requests.
     async fn append(

@@ -65,8 +65,10 @@ pub fn read_cold(view: &dyn View, id: SegmentId) -> std::io::Result<ColdSegment>
     let mut cold = ColdSegment::default();
     let prefix = key::binlogs(id);
     let mut failed = None;
-    view.scan(&prefix, &key::prefix_end(&prefix), &mut |_, value| {
-        match pb::BinlogRef::decode(value) {
+    view.scan(
+        &prefix,
+        &key::prefix_end(&prefix),
+        &mut |_, value| match pb::BinlogRef::decode(value) {
             Ok(file) => {
                 cold.files.push(file);
                 ControlFlow::Continue(())
@@ -75,8 +77,8 @@ pub fn read_cold(view: &dyn View, id: SegmentId) -> std::io::Result<ColdSegment>
                 failed = Some(error);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     if let Some(error) = failed {
         return Err(damaged(error));
     }
@@ -188,11 +190,7 @@ pub fn row_size_bytes(schema: &CollectionSchema) -> u32 {
             DataType::None => 0,
         }
     };
-    schema
-        .fields
-        .iter()
-        .map(size)
-        .fold(0, u32::saturating_add)
+    schema.fields.iter().map(size).fold(0, u32::saturating_add)
 }
 
 /// Why a log path can't be what it is said to be. The words are the real DataCoord's.

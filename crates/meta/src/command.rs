@@ -53,7 +53,11 @@ pub fn encode_entry(commands: Vec<pb::Stamped>) -> Bytes {
 pub fn decode_entry(bytes: &[u8]) -> Result<Vec<pb::Stamped>, EntryError> {
     let entry =
         pb::Entry::decode(bytes).map_err(|error| EntryError::Malformed(error.to_string()))?;
-    if entry.commands.iter().any(|stamped| stamped.command.is_none()) {
+    if entry
+        .commands
+        .iter()
+        .any(|stamped| stamped.command.is_none())
+    {
         return Err(EntryError::UnknownCommand);
     }
     Ok(entry.commands)

@@ -177,8 +177,9 @@ impl Loaded {
             }
         }
         for (section, keys) in ignored {
-            self.warnings
-                .push(format!("{origin}: section {section} is ignored ({keys} keys)"));
+            self.warnings.push(format!(
+                "{origin}: section {section} is ignored ({keys} keys)"
+            ));
         }
         Ok(())
     }

@@ -35,16 +35,27 @@ fn flags_override_variables_override_the_file() {
 #[test]
 fn an_unknown_key_is_refused_with_the_nearest_name() {
     let error = from_yaml("quorate:\n  raft:\n    heartbeet: 50ms\n").unwrap_err();
-    assert!(error.to_string().contains("did you mean quorate.raft.heartbeat?"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("did you mean quorate.raft.heartbeat?"),
+        "{error}"
+    );
     let error = from_yaml("dataCoord:\n  segment:\n    maxrow: 3\n").unwrap_err();
-    assert!(error.to_string().contains("dataCoord.segment.maxRows"), "{error}");
+    assert!(
+        error.to_string().contains("dataCoord.segment.maxRows"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_bad_unit_names_the_key() {
     let error = from_yaml("quorate:\n  raft:\n    heartbeat: 5 parsecs\n").unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("quorate.raft.heartbeat") && text.contains("parsecs"), "{text}");
+    assert!(
+        text.contains("quorate.raft.heartbeat") && text.contains("parsecs"),
+        "{text}"
+    );
     assert!(from_yaml("dataCoord:\n  segment:\n    sealProportion: 1.5\n").is_err());
     assert!(from_yaml("quorate:\n  listen:\n    client: nowhere\n").is_err());
 }
@@ -53,12 +64,19 @@ fn a_bad_unit_names_the_key() {
 fn other_sections_and_unused_milvus_keys_are_named_and_passed_over() {
     let loaded = from_yaml("etcd:\n  endpoints: x\ndataCoord:\n  gc:\n    interval: 5\n").unwrap();
     let warnings = loaded.warnings.join("\n");
-    assert!(warnings.contains("dataCoord.gc.interval") && warnings.contains("section etcd"), "{warnings}");
+    assert!(
+        warnings.contains("dataCoord.gc.interval") && warnings.contains("section etcd"),
+        "{warnings}"
+    );
 }
 
 #[test]
 fn segment_size_reads_bytes_and_megabytes() {
-    for (text, bytes) in [("536870912", 512 << 20), ("1024", 1024 << 20), ("64MB", 64 << 20)] {
+    for (text, bytes) in [
+        ("536870912", 512 << 20),
+        ("1024", 1024 << 20),
+        ("64MB", 64 << 20),
+    ] {
         let loaded = from_yaml(&format!("dataCoord:\n  segment:\n    maxSize: {text}\n")).unwrap();
         assert_eq!(loaded.config.policy.segment_size_bytes_max, bytes, "{text}");
     }

@@ -97,7 +97,10 @@ async fn stop(coordinator: &Arc<Coordinator>, mut ended: Leading) {
     ended.scope.cancel.cancel();
     let all = async { while ended.tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
-        tracing::warn!(term = ended.scope.term, "loops did not end in time; aborting them");
+        tracing::warn!(
+            term = ended.scope.term,
+            "loops did not end in time; aborting them"
+        );
         ended.tasks.shutdown().await;
     }
     tracing::info!(term = ended.scope.term, "no longer leading");

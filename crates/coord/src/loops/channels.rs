@@ -152,7 +152,11 @@ async fn advance(
                 if entry.since.elapsed() < timeout {
                     continue;
                 }
-                tracing::warn!(channel = row.name, op = row.op_id, "channel operation made no progress");
+                tracing::warn!(
+                    channel = row.name,
+                    op = row.op_id,
+                    "channel operation made no progress"
+                );
                 false
             }
         };

@@ -45,12 +45,12 @@ pub(super) async fn run(coordinator: Arc<Coordinator>, scope: Arc<Scope>) {
             dispatch_segments(&coordinator, &scope, channel, &mut dispatched).await;
         }
         dispatch_channels(&coordinator, &scope, &mut dispatched).await;
-        dispatched
-            .segments
-            .retain(|id, _| {
-                let state = coordinator.state();
-                state.segment(*id).is_some_and(|s| s.state == SegmentState::Sealed)
-            });
+        dispatched.segments.retain(|id, _| {
+            let state = coordinator.state();
+            state
+                .segment(*id)
+                .is_some_and(|s| s.state == SegmentState::Sealed)
+        });
         scope.grants.retain_known(&coordinator.state());
         tokio::select! {
             biased;
@@ -73,9 +73,9 @@ async fn finish_flushes(coordinator: &Coordinator, scope: &Scope) {
             .map(|segment| segment.id)
             .collect()
     };
-    let finish = flushing.into_iter().map(|id| {
-        scope.propose(Command::FinishFlush(pb::FinishFlush { segment_id: id.0 }))
-    });
+    let finish = flushing
+        .into_iter()
+        .map(|id| scope.propose(Command::FinishFlush(pb::FinishFlush { segment_id: id.0 })));
     for result in futures::future::join_all(finish).await {
         if let Err(error) = result {
             tracing::info!(%error, "flush not finished yet");
@@ -121,7 +121,10 @@ async fn seal(coordinator: &Coordinator, scope: &Scope, channel: &str) {
     if seals.is_empty() {
         return;
     }
-    let ids: Vec<SegmentId> = seals.iter().map(|seal| SegmentId(seal.segment_id)).collect();
+    let ids: Vec<SegmentId> = seals
+        .iter()
+        .map(|seal| SegmentId(seal.segment_id))
+        .collect();
     grants.set_sealing(ids.iter().copied(), true);
     let reasons: Vec<SealReason> = seals.iter().map(pb::Seal::reason).collect();
     let command = Command::SealSegments(pb::SealSegments {
@@ -239,18 +242,20 @@ async fn dispatch_channels(coordinator: &Coordinator, scope: &Scope, dispatched:
         state
             .channels()
             .filter(|row| {
-                let checkpoint = row.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.ts);
+                let checkpoint = row
+                    .checkpoint
+                    .as_ref()
+                    .map_or(0, |checkpoint| checkpoint.ts);
                 row.flush_ts > checkpoint
-                    && dispatched.channels.get(&row.name).is_none_or(|(ts, at)| {
-                        *ts != row.flush_ts || at.elapsed() >= interval
-                    })
+                    && dispatched
+                        .channels
+                        .get(&row.name)
+                        .is_none_or(|(ts, at)| *ts != row.flush_ts || at.elapsed() >= interval)
                     && state
                         .live_collection(CollectionId(row.collection_id))
                         .is_some()
             })
-            .filter_map(|row| {
-                Some((row.name.clone(), owner(&state, &row.name)?, row.flush_ts))
-            })
+            .filter_map(|row| Some((row.name.clone(), owner(&state, &row.name)?, row.flush_ts)))
             .collect()
     };
     for (channel, address, flush_ts) in due {

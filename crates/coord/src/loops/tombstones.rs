@@ -79,7 +79,10 @@ fn entombed(state: &State) -> Vec<i64> {
 
 async fn forget_tokens(coordinator: &Coordinator, scope: &Scope) {
     while coordinator.state().has_expired_tokens(scope.clock.stamp()) {
-        if let Err(error) = scope.propose(Command::ExpireTokens(pb::ExpireTokens {})).await {
+        if let Err(error) = scope
+            .propose(Command::ExpireTokens(pb::ExpireTokens {}))
+            .await
+        {
             tracing::info!(%error, "old request tokens not forgotten yet");
             return;
         }

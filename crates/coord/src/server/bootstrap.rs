@@ -31,7 +31,10 @@ pub(super) async fn init(host: &Host, mut members: Vec<Replica>) -> Result<Strin
     // The same members give the same node ids, whatever their order.
     members.sort_by(|a, b| a.peer_address.cmp(&b.peer_address));
     let own = check(&members, &own_peer)?;
-    if host.replica().is_some_and(|replica| replica.is_initialized()) {
+    if host
+        .replica()
+        .is_some_and(|replica| replica.is_initialized())
+    {
         return Err(Status::already_exists(format!(
             "this replica is a member of cluster {} already",
             host.identity().map_or(String::new(), |own| own.cluster_id)
@@ -89,7 +92,10 @@ fn check(members: &[Replica], own_peer: &str) -> Result<usize, Status> {
             quorate_rpc::channel::check_address(address)
                 .map_err(|error| Status::invalid_argument(error.to_string()))?;
         }
-        if members[..at].iter().any(|m| m.peer_address == member.peer_address) {
+        if members[..at]
+            .iter()
+            .any(|m| m.peer_address == member.peer_address)
+        {
             return Err(Status::invalid_argument(format!(
                 "peer address {} is named twice",
                 member.peer_address

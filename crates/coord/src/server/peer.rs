@@ -80,8 +80,8 @@ impl Peer for PeerService {
                         "this voter has just started; a lease it gave before may still run",
                     ));
                 }
-                let vote = codec::decode_vote_request(&request.body)
-                    .map_err(|error| malformed(&error))?;
+                let vote =
+                    codec::decode_vote_request(&request.body).map_err(|error| malformed(&error))?;
                 let granted = if kind == PeerCall::Vote {
                     raft.vote(vote).await
                 } else {
@@ -144,7 +144,9 @@ impl Peer for PeerService {
     ) -> Result<Response<PeerResponse>, Status> {
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = next_part(&mut parts).await? else {
-            return Err(Status::invalid_argument("a snapshot starts with its header"));
+            return Err(Status::invalid_argument(
+                "a snapshot starts with its header",
+            ));
         };
         let replica = self.admit(header.route.as_ref())?;
         let vote = codec::decode_vote(&header.vote).map_err(|error| malformed(&error))?;
@@ -187,7 +189,9 @@ impl Peer for PeerService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
         if request.cluster_id.is_empty() || request.node_id == 0 {
-            return Err(Status::invalid_argument("join needs a cluster id and a node id"));
+            return Err(Status::invalid_argument(
+                "join needs a cluster id and a node id",
+            ));
         }
         self.host.join(&request.cluster_id, request.node_id).await?;
         Ok(Response::new(JoinResponse {}))

@@ -132,7 +132,12 @@ impl Replica {
     pub(super) fn is_initialized(&self) -> bool {
         let metrics = self.coordinator.consensus().metrics();
         metrics.last_log_index.is_some()
-            || metrics.membership_config.membership().nodes().next().is_some()
+            || metrics
+                .membership_config
+                .membership()
+                .nodes()
+                .next()
+                .is_some()
     }
 
     /// Whether everything known to be committed at start is applied.

@@ -79,7 +79,10 @@ impl Coordinator {
     ///
     /// # Errors
     /// The disk failed, or this replica does not lead.
-    pub async fn list_segments(&self, request: ListSegmentsRequest) -> Result<ListSegmentsResponse> {
+    pub async fn list_segments(
+        &self,
+        request: ListSegmentsRequest,
+    ) -> Result<ListSegmentsResponse> {
         self.barrier().await?;
         let limit = match request.limit {
             0 => PAGE,
@@ -136,7 +139,10 @@ impl Coordinator {
     ///
     /// # Errors
     /// This replica does not lead.
-    pub async fn list_channels(&self, request: ListChannelsRequest) -> Result<ListChannelsResponse> {
+    pub async fn list_channels(
+        &self,
+        request: ListChannelsRequest,
+    ) -> Result<ListChannelsResponse> {
         let state = self.read().await?;
         let channels = state
             .channels()
@@ -150,7 +156,10 @@ impl Coordinator {
                     .node(row.node_id)
                     .map_or(String::new(), |node| node.address.clone()),
                 assignment_epoch: row.assignment_epoch,
-                checkpoint_ts: row.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.ts),
+                checkpoint_ts: row
+                    .checkpoint
+                    .as_ref()
+                    .map_or(0, |checkpoint| checkpoint.ts),
                 dropped: row.dropped_at != 0
                     || state
                         .live_collection(CollectionId(row.collection_id))
@@ -179,7 +188,10 @@ impl Coordinator {
                     version: node.version.clone(),
                     registered_at: node.registered_at,
                     channels: u32::try_from(
-                        state.channels().filter(|row| row.node_id == node.id).count(),
+                        state
+                            .channels()
+                            .filter(|row| row.node_id == node.id)
+                            .count(),
                     )
                     .unwrap_or(u32::MAX),
                     heartbeat_age_ms: lease.map_or(0, |lease| {

@@ -99,8 +99,13 @@ impl Coordinator {
         let mut grants = grants.lock().await;
         let placements = {
             let state = self.state();
-            let open =
-                grants.candidates(&state, &item.channel_name, collection, partition, scope.floor);
+            let open = grants.candidates(
+                &state,
+                &item.channel_name,
+                collection,
+                partition,
+                scope.floor,
+            );
             place(&open, rows, capacity.rows, policy.seal_permille)
         };
         let opened = placements
@@ -159,7 +164,10 @@ impl Coordinator {
                 format!("collection not found[collection={collection}]"),
             )
         })?;
-        if state.channel(channel).is_some_and(|row| row.dropped_at != 0) {
+        if state
+            .channel(channel)
+            .is_some_and(|row| row.dropped_at != 0)
+        {
             return Err(CoordError::Rejected(
                 Reason::ChannelNotFound,
                 format!("channel not found[channel={channel}]"),
@@ -183,7 +191,8 @@ impl Coordinator {
     /// The seal point in rows, with its jitter: drawn here and recorded in the command.
     fn seal_rows(&self, capacity_rows: i64) -> i64 {
         let policy = &self.config().policy;
-        let jitter = quorate_raft_store::runtime::random_up_to(policy.seal_jitter_permille.unsigned_abs());
+        let jitter =
+            quorate_raft_store::runtime::random_up_to(policy.seal_jitter_permille.unsigned_abs());
         let jitter = i64::try_from(jitter).unwrap_or(0);
         let permille = policy.seal_permille * (1000 - jitter) / 1000;
         (capacity_rows.saturating_mul(permille) / 1000).max(1)

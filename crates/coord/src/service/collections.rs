@@ -276,7 +276,10 @@ fn check_schema(schema: &mut CollectionSchema) -> Result<()> {
         if field.field_id < FIRST_FIELD_ID
             || earlier.iter().any(|other| other.field_id == field.field_id)
         {
-            return bad(format!("field {}: id {} is taken", field.name, field.field_id));
+            return bad(format!(
+                "field {}: id {} is taken",
+                field.name, field.field_id
+            ));
         }
         let vector = matches!(
             field.data_type(),

@@ -41,7 +41,9 @@ impl Coordinator {
                 });
             }
             for id in &named {
-                let belongs = state.segment(*id).is_some_and(|s| s.collection == collection);
+                let belongs = state
+                    .segment(*id)
+                    .is_some_and(|s| s.collection == collection);
                 if !belongs {
                     return Err(CoordError::Rejected(
                         Reason::SegmentNotFound,
@@ -53,7 +55,10 @@ impl Coordinator {
             let checkpoints: HashMap<_, _> = rows
                 .iter()
                 .filter_map(|row| {
-                    Some((row.name.clone(), wire::to_position(row.checkpoint.as_ref()?)))
+                    Some((
+                        row.name.clone(),
+                        wire::to_position(row.checkpoint.as_ref()?),
+                    ))
                 })
                 .collect();
             let mut names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();

@@ -75,7 +75,6 @@ macro_rules! from_status {
 
 from_status! {
     data::AssignSegmentIdResponse,
-    data::DropVirtualChannelResponse,
     data::FlushResponse,
     data::GetRecoveryInfoResponseV2,
     data::GetSegmentInfoResponse,
@@ -96,7 +95,12 @@ impl DataCoord for Services {
         &self,
         request: Request<data::AssignSegmentIdRequest>,
     ) -> Answer<data::AssignSegmentIdResponse> {
-        milvuss!(self, request, assign_segment_id, data::AssignSegmentIdResponse)
+        milvuss!(
+            self,
+            request,
+            assign_segment_id,
+            data::AssignSegmentIdResponse
+        )
     }
 
     async fn flush(&self, request: Request<data::FlushRequest>) -> Answer<data::FlushResponse> {
@@ -107,7 +111,12 @@ impl DataCoord for Services {
         &self,
         request: Request<data::GetFlushStateRequest>,
     ) -> Answer<milvus::GetFlushStateResponse> {
-        milvuss!(self, request, get_flush_state, milvus::GetFlushStateResponse)
+        milvuss!(
+            self,
+            request,
+            get_flush_state,
+            milvus::GetFlushStateResponse
+        )
     }
 
     async fn save_binlog_paths(
@@ -121,28 +130,47 @@ impl DataCoord for Services {
         &self,
         request: Request<data::GetSegmentInfoRequest>,
     ) -> Answer<data::GetSegmentInfoResponse> {
-        milvuss!(self, request, get_segment_info, data::GetSegmentInfoResponse)
+        milvuss!(
+            self,
+            request,
+            get_segment_info,
+            data::GetSegmentInfoResponse
+        )
     }
 
     async fn get_segment_states(
         &self,
         request: Request<data::GetSegmentStatesRequest>,
     ) -> Answer<data::GetSegmentStatesResponse> {
-        milvuss!(self, request, get_segment_states, data::GetSegmentStatesResponse)
+        milvuss!(
+            self,
+            request,
+            get_segment_states,
+            data::GetSegmentStatesResponse
+        )
     }
 
     async fn get_recovery_info_v2(
         &self,
         request: Request<data::GetRecoveryInfoRequestV2>,
     ) -> Answer<data::GetRecoveryInfoResponseV2> {
-        milvuss!(self, request, get_recovery_info_v2, data::GetRecoveryInfoResponseV2)
+        milvuss!(
+            self,
+            request,
+            get_recovery_info_v2,
+            data::GetRecoveryInfoResponseV2
+        )
     }
 
     async fn drop_virtual_channel(
         &self,
         request: Request<data::DropVirtualChannelRequest>,
     ) -> Answer<data::DropVirtualChannelResponse> {
-        milvuss!(self, request, drop_virtual_channel, data::DropVirtualChannelResponse)
+        milvuss!(self, request, drop_virtual_channel, |status| {
+            data::DropVirtualChannelResponse {
+                status: Some(status),
+            }
+        })
     }
 
     async fn watch_channels(

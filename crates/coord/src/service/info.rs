@@ -184,7 +184,10 @@ impl Coordinator {
             (false, false) => StateCode::Initializing,
         };
         let extra = BTreeMap::from([
-            ("raft_role", if leads { "leader" } else { "follower" }.to_owned()),
+            (
+                "raft_role",
+                if leads { "leader" } else { "follower" }.to_owned(),
+            ),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
         let info = ComponentInfo {
@@ -193,10 +196,12 @@ impl Coordinator {
             state_code: code.into(),
             extra_info: extra
                 .into_iter()
-                .map(|(key, value)| quorate_rpc::proto::milvus::common::KeyValuePair {
-                    key: key.into(),
-                    value,
-                })
+                .map(
+                    |(key, value)| quorate_rpc::proto::milvus::common::KeyValuePair {
+                        key: key.into(),
+                        value,
+                    },
+                )
                 .collect(),
         };
         ComponentStates {

@@ -29,7 +29,7 @@ fn check_token(token: &[u8]) -> Result<()> {
 fn to_annotation(row: &pb::Annotation) -> Annotation {
     Annotation {
         key: row.key.clone(),
-        value: row.value.to_vec().into(),
+        value: row.value.to_vec(),
         revision: row.revision,
     }
 }

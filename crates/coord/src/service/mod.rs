@@ -29,7 +29,10 @@ use crate::wire;
 /// It cannot be decoded; it was checked when it was stored.
 pub(crate) fn schema_of(row: &CollectionRow) -> Result<CollectionSchema> {
     CollectionSchema::decode(row.schema.as_ref()).map_err(|error| {
-        CoordError::Internal(format!("schema of collection {} is damaged: {error}", row.id))
+        CoordError::Internal(format!(
+            "schema of collection {} is damaged: {error}",
+            row.id
+        ))
     })
 }
 

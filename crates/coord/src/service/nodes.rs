@@ -41,7 +41,11 @@ impl Coordinator {
         // Channels may be waiting for a node.
         let machine = self.consensus().store().machine();
         machine.wakes().channels.notify_one();
-        tracing::info!(node = reply.id, address = request.address, "data node registered");
+        tracing::info!(
+            node = reply.id,
+            address = request.address,
+            "data node registered"
+        );
         let policy = &self.config().policy;
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
         Ok(RegisterResponse {
@@ -109,7 +113,7 @@ impl Coordinator {
             .filter(|(stream, _)| request.stream.is_empty() || stream[..] == request.stream[..])
             .flat_map(|(stream, stored)| {
                 stored.ranges().iter().map(|&(from, to)| RowRange {
-                    stream: stream.to_vec().into(),
+                    stream: stream.to_vec(),
                     from,
                     to,
                 })
@@ -123,7 +127,10 @@ impl Coordinator {
             node_id: owner.map_or(0, |node| node.id),
             node_address: owner.map_or(String::new(), |node| node.address.clone()),
             assignment_epoch: row.assignment_epoch,
-            checkpoint_ts: row.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.ts),
+            checkpoint_ts: row
+                .checkpoint
+                .as_ref()
+                .map_or(0, |checkpoint| checkpoint.ts),
         })
     }
 }

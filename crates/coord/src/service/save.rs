@@ -275,7 +275,8 @@ fn new_segment(request: &SaveBinlogPathsRequest) -> Segment {
         level: Level::L0 as u32,
         ..Default::default()
     };
-    Segment::from_row(&row, |name| std::sync::Arc::from(name)).expect("the state and level are known ones")
+    Segment::from_row(&row, |name| std::sync::Arc::from(name))
+        .expect("the state and level are known ones")
 }
 
 fn has_files(request: &SaveBinlogPathsRequest) -> bool {
@@ -347,7 +348,10 @@ fn fresh_refs(
 
 /// Rows the new insert logs bring: counted on one field, as every row has all of them.
 fn added_rows(refs: &[pb::BinlogRef]) -> i64 {
-    let inserts = || refs.iter().filter(|file| file.kind() == pb::LogKind::Insert);
+    let inserts = || {
+        refs.iter()
+            .filter(|file| file.kind() == pb::LogKind::Insert)
+    };
     let first = inserts().map(|file| file.field_id).min();
     inserts()
         .filter(|file| Some(file.field_id) == first)

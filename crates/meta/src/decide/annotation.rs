@@ -33,7 +33,10 @@ fn refuse_bad(state: &State, key: &str, value: Option<&Bytes>, token: &Bytes) ->
     if value.len() > VALUE_BYTES_MAX {
         return Some(reject(
             Reason::Invalid,
-            format!("a value has at most {VALUE_BYTES_MAX} bytes, not {}", value.len()),
+            format!(
+                "a value has at most {VALUE_BYTES_MAX} bytes, not {}",
+                value.len()
+            ),
         ));
     }
     (state.annotation_bytes + key.len() + value.len() > ANNOTATION_BYTES_MAX).then(|| {
@@ -101,9 +104,7 @@ pub(super) fn compare_and_set(
     let current = state.annotation(&cmd.key);
     let swapped = match &cmd.expected {
         None => return reject(Reason::Invalid, "an expected revision or value is needed"),
-        Some(Expected::Revision(revision)) => {
-            current.map_or(0, |row| row.revision) == *revision
-        }
+        Some(Expected::Revision(revision)) => current.map_or(0, |row| row.revision) == *revision,
         Some(Expected::Value(value)) => current.is_some_and(|row| row.value == *value),
     };
     let after = match (&cmd.new_value, swapped) {

@@ -67,7 +67,11 @@ pub(super) fn watch(state: &State, ctx: Ctx, cmd: &pb::WatchChannels, out: &mut 
             return super::collection::no_collection(cmd.collection_id);
         }
         None => {
-            let created_at = if cmd.create_ts == 0 { ctx.now.0 } else { cmd.create_ts };
+            let created_at = if cmd.create_ts == 0 {
+                ctx.now.0
+            } else {
+                cmd.create_ts
+            };
             pb::CollectionRow {
                 id: cmd.collection_id,
                 // Names belong to RootCoord; ours must only be unique.
@@ -79,7 +83,11 @@ pub(super) fn watch(state: &State, ctx: Ctx, cmd: &pb::WatchChannels, out: &mut 
             }
         }
     };
-    let created = if cmd.create_ts == 0 { ctx.now } else { Ts(cmd.create_ts) };
+    let created = if cmd.create_ts == 0 {
+        ctx.now
+    } else {
+        Ts(cmd.create_ts)
+    };
     let mut fresh = BTreeSet::new();
     for name in &cmd.channels {
         match state.channel(name) {
@@ -200,7 +208,11 @@ pub(super) fn remove(state: &State, cmd: &pb::RemoveChannel, out: &mut Delta) ->
             format!("channel {} still has segments to rewrite", cmd.channel),
         );
     }
-    for stream in state.coverage_of(&cmd.channel).into_iter().flat_map(|s| s.keys()) {
+    for stream in state
+        .coverage_of(&cmd.channel)
+        .into_iter()
+        .flat_map(|s| s.keys())
+    {
         out.changes.push(Change::ForgetCoverage {
             channel: cmd.channel.clone(),
             stream: stream.clone(),
@@ -223,9 +235,13 @@ pub(super) fn update_checkpoints(
         let Some(row) = state.channel(&position.channel) else {
             continue;
         };
-        let current = row.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.ts);
+        let current = row
+            .checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.ts);
         let ours = life::owned_by(row, cmd.node_id, 0);
-        if position.msg_id.is_empty() || !ours || position.ts <= current || !seen.insert(&row.name) {
+        if position.msg_id.is_empty() || !ours || position.ts <= current || !seen.insert(&row.name)
+        {
             continue;
         }
         let mut moved = pb::ChannelRow::clone(row);

@@ -40,7 +40,10 @@ pub(super) fn create(
         );
     }
     if state.collection(CollectionId(cmd.id)).is_some()
-        || cmd.channels.iter().any(|name| state.channel(name).is_some())
+        || cmd
+            .channels
+            .iter()
+            .any(|name| state.channel(name).is_some())
     {
         return reject(Reason::Exists, format!("collection id {} is taken", cmd.id));
     }

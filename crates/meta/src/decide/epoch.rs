@@ -13,7 +13,10 @@ pub(super) fn begin(state: &State, ctx: Ctx, cmd: &pb::BeginEpoch, out: &mut Del
     if cmd.term != ctx.pos.term {
         return reject(
             Reason::Fenced,
-            format!("term {} begins in an entry of term {}", cmd.term, ctx.pos.term),
+            format!(
+                "term {} begins in an entry of term {}",
+                cmd.term, ctx.pos.term
+            ),
         );
     }
     if state.epoch() >= cmd.term {

@@ -39,7 +39,10 @@ pub(super) fn save_binlogs(
     if cmd.added_rows > 0 && segment.state.is_flush_state() && segment.level != Level::L0 {
         return reject(
             Reason::IllegalState,
-            format!("segment {} is flushed; it takes no more insert logs", segment.id),
+            format!(
+                "segment {} is flushed; it takes no more insert logs",
+                segment.id
+            ),
         );
     }
     let coverage = match cover(state, cmd) {
@@ -105,7 +108,10 @@ fn target(state: &State, ctx: Ctx, cmd: &pb::SaveBinlogs) -> Result<Segment, Out
     if cmd.level != Level::L0 as u32 {
         return Err(no_segment(cmd.segment_id));
     }
-    if state.live_collection(CollectionId(cmd.collection_id)).is_none() {
+    if state
+        .live_collection(CollectionId(cmd.collection_id))
+        .is_none()
+    {
         return Err(no_collection(cmd.collection_id));
     }
     if cmd.segment_id >= state.id_bound() {
@@ -173,9 +179,9 @@ fn add_files(segment: &mut Segment, cmd: &pb::SaveBinlogs, out: &mut Delta) {
     let mut brought_rows = false;
     for file in &cmd.refs {
         segment.files = segment.files.saturating_add(1);
-        segment.size_bytes = segment
-            .size_bytes
-            .saturating_add(u64::try_from(file.memory_size_bytes.max(file.log_size_bytes)).unwrap_or(0));
+        segment.size_bytes = segment.size_bytes.saturating_add(
+            u64::try_from(file.memory_size_bytes.max(file.log_size_bytes)).unwrap_or(0),
+        );
         match file.kind() {
             pb::LogKind::Insert => brought_rows = true,
             pb::LogKind::Delta => {

@@ -10,9 +10,17 @@ pub const NODES_MAX: usize = 10_000;
 
 /// A data node process registers. The natural key is (address, session). A new session on a known
 /// address is a restarted process: what the earlier one owned goes back to the buffer at once.
-pub(super) fn register(state: &State, ctx: Ctx, cmd: &pb::RegisterNode, out: &mut Delta) -> Outcome {
+pub(super) fn register(
+    state: &State,
+    ctx: Ctx,
+    cmd: &pb::RegisterNode,
+    out: &mut Delta,
+) -> Outcome {
     if cmd.address.is_empty() || cmd.session.is_empty() {
-        return reject(Reason::Invalid, "a data node needs an address and a session");
+        return reject(
+            Reason::Invalid,
+            "a data node needs an address and a session",
+        );
     }
     let key = (cmd.address.clone(), cmd.session.clone());
     if let Some(&id) = state.sessions.get(&key) {

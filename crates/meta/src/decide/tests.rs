@@ -6,7 +6,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{decode_entry, decode_outcomes, encode_entry, encode_outcomes, fenced, unfenced};
+use crate::command::{
+    decode_entry, decode_outcomes, encode_entry, encode_outcomes, fenced, unfenced,
+};
 use crate::id::{CollectionId, SegmentId};
 use crate::invariants::violations;
 use crate::model::SegmentState;
@@ -144,7 +146,13 @@ fn open(id: i64) -> Command {
 }
 
 /// Rows `from..to` of one stream, saved as log file `log_id` on top of revision `rev`.
-fn save(segment: i64, node: i64, log_id: i64, rev: u64, rows: std::ops::Range<u64>) -> pb::SaveBinlogs {
+fn save(
+    segment: i64,
+    node: i64,
+    log_id: i64,
+    rev: u64,
+    rows: std::ops::Range<u64>,
+) -> pb::SaveBinlogs {
     let count = (rows.end - rows.start) as i64;
     pb::SaveBinlogs {
         segment_id: segment,
@@ -177,7 +185,10 @@ fn save(segment: i64, node: i64, log_id: i64, rev: u64, rows: std::ops::Range<u6
 fn a_command_of_another_term_is_fenced() {
     let mut store = Store::with_watched_channel();
     let stale = fenced(9, Ts::from_ms(1), open(FIRST_ID + 5));
-    assert!(matches!(store.apply(&stale), Outcome::Rejected(Reason::Fenced, _)));
+    assert!(matches!(
+        store.apply(&stale),
+        Outcome::Rejected(Reason::Fenced, _)
+    ));
     assert!(store.state.segment(SegmentId(FIRST_ID + 5)).is_none());
 }
 
@@ -189,7 +200,10 @@ fn a_name_is_created_once_and_free_again_after_the_drop() {
         store.run(create(FIRST_ID + 10, "c", &["b"])),
         Outcome::Already(pb::Reply { id: FIRST_ID, .. })
     ));
-    assert_eq!(store.refused(create(FIRST_ID + 10, "c", &["b", "d"])), Reason::Exists);
+    assert_eq!(
+        store.refused(create(FIRST_ID + 10, "c", &["b", "d"])),
+        Reason::Exists
+    );
     let drop = Command::DropCollection(pb::DropCollection { id: FIRST_ID });
     store.done(drop.clone());
     assert!(matches!(store.run(drop), Outcome::Already(_)));
@@ -207,10 +221,16 @@ fn only_the_owner_under_its_assignment_may_save() {
     let mut store = Store::with_watched_channel();
     store.done(open(FIRST_ID + 5));
     let stranger = save(FIRST_ID + 5, 99, 1, 0, 0..10);
-    assert_eq!(store.refused(Command::SaveBinlogs(stranger)), Reason::ChannelNotFound);
+    assert_eq!(
+        store.refused(Command::SaveBinlogs(stranger)),
+        Reason::ChannelNotFound
+    );
     let mut stale = save(FIRST_ID + 5, 1, 1, 0, 0..10);
     stale.assignment_epoch = 2;
-    assert_eq!(store.refused(Command::SaveBinlogs(stale.clone())), Reason::ChannelNotFound);
+    assert_eq!(
+        store.refused(Command::SaveBinlogs(stale.clone())),
+        Reason::ChannelNotFound
+    );
     stale.assignment_epoch = 1;
     store.done(Command::SaveBinlogs(stale));
 }
@@ -222,8 +242,14 @@ fn a_row_is_stored_once_whatever_segment_it_comes_in() {
     store.done(open(FIRST_ID + 6));
     store.done(Command::SaveBinlogs(save(FIRST_ID + 5, 1, 1, 0, 0..10)));
     let again = save(FIRST_ID + 6, 1, 2, 0, 9..12);
-    assert_eq!(store.refused(Command::SaveBinlogs(again)), Reason::RowsStored);
-    assert_eq!(store.state.segment(SegmentId(FIRST_ID + 6)).unwrap().rows, 0);
+    assert_eq!(
+        store.refused(Command::SaveBinlogs(again)),
+        Reason::RowsStored
+    );
+    assert_eq!(
+        store.state.segment(SegmentId(FIRST_ID + 6)).unwrap().rows,
+        0
+    );
     store.done(Command::SaveBinlogs(save(FIRST_ID + 6, 1, 2, 0, 10..12)));
     let stored = &store.state.coverage_of("ch").unwrap()[&Bytes::from_static(b"stream")];
     assert_eq!(stored.ranges(), [(0, 12)]);
@@ -235,7 +261,10 @@ fn a_save_on_an_old_view_of_the_files_must_look_again() {
     store.done(open(FIRST_ID + 5));
     store.done(Command::SaveBinlogs(save(FIRST_ID + 5, 1, 1, 0, 0..10)));
     let old = save(FIRST_ID + 5, 1, 2, 0, 10..20);
-    assert_eq!(store.refused(Command::SaveBinlogs(old)), Reason::FilesChanged);
+    assert_eq!(
+        store.refused(Command::SaveBinlogs(old)),
+        Reason::FilesChanged
+    );
 }
 
 #[test]
@@ -254,12 +283,17 @@ fn the_final_save_makes_flushing_and_an_empty_segment_is_dropped() {
     empty.flushed = true;
     store.done(Command::SaveBinlogs(empty));
     assert_eq!(store.state_of(FIRST_ID + 6), SegmentState::Dropped);
-    let finish = Command::FinishFlush(pb::FinishFlush { segment_id: FIRST_ID + 5 });
+    let finish = Command::FinishFlush(pb::FinishFlush {
+        segment_id: FIRST_ID + 5,
+    });
     store.done(finish.clone());
     assert!(matches!(store.run(finish), Outcome::Already(_)));
     assert_eq!(store.state_of(FIRST_ID + 5), SegmentState::Flushed);
     let late = save(FIRST_ID + 5, 1, 9, 1, 50..60);
-    assert_eq!(store.refused(Command::SaveBinlogs(late)), Reason::IllegalState);
+    assert_eq!(
+        store.refused(Command::SaveBinlogs(late)),
+        Reason::IllegalState
+    );
 }
 
 #[test]
@@ -276,12 +310,26 @@ fn checkpoints_only_move_forward_and_only_by_the_owner() {
             }],
         })
     };
-    let start = store.state.channel("ch").unwrap().checkpoint.clone().unwrap().ts;
+    let start = store
+        .state
+        .channel("ch")
+        .unwrap()
+        .checkpoint
+        .clone()
+        .unwrap()
+        .ts;
     store.done(move_to(start + 50, 1));
     for (ts, node) in [(start + 40, 1), (start + 60, 2)] {
         assert!(matches!(store.run(move_to(ts, node)), Outcome::Already(_)));
     }
-    let now = store.state.channel("ch").unwrap().checkpoint.clone().unwrap().ts;
+    let now = store
+        .state
+        .channel("ch")
+        .unwrap()
+        .checkpoint
+        .clone()
+        .unwrap()
+        .ts;
     assert_eq!(now, start + 50);
 }
 
@@ -293,7 +341,10 @@ fn an_expired_node_gives_all_its_channels_back_at_once() {
         session: "s1".into(),
     }));
     let row = store.state.channel("ch").unwrap().clone();
-    assert_eq!((row.state(), row.node_id, row.last_node_id), (pb::ChannelState::Standby, 0, 1));
+    assert_eq!(
+        (row.state(), row.node_id, row.last_node_id),
+        (pb::ChannelState::Standby, 0, 1)
+    );
     let node = store.done(register("n:1", "s2")).id;
     store.assign("ch", node, 8);
     assert_eq!(store.state.channel("ch").unwrap().assignment_epoch, 2);
@@ -302,8 +353,14 @@ fn an_expired_node_gives_all_its_channels_back_at_once() {
 #[test]
 fn the_result_of_an_older_operation_is_ignored() {
     let mut store = Store::with_watched_channel();
-    assert!(matches!(store.run(step("ch", 6, false)), Outcome::Already(_)));
-    assert_eq!(store.state.channel("ch").unwrap().state(), pb::ChannelState::Watched);
+    assert!(matches!(
+        store.run(step("ch", 6, false)),
+        Outcome::Already(_)
+    ));
+    assert_eq!(
+        store.state.channel("ch").unwrap().state(),
+        pb::ChannelState::Watched
+    );
 }
 
 #[test]
@@ -318,7 +375,9 @@ fn a_drop_is_seen_at_once_and_its_tombstone_outlives_the_rewriting() {
     }));
     store.run(step("ch", 20, true));
     store.run(step("ch", 20, true));
-    let remove = Command::RemoveChannel(pb::RemoveChannel { channel: "ch".into() });
+    let remove = Command::RemoveChannel(pb::RemoveChannel {
+        channel: "ch".into(),
+    });
     assert_eq!(store.refused(remove.clone()), Reason::IllegalState);
     store.done(Command::RewriteDropped(pb::RewriteDropped {
         segment_ids: vec![FIRST_ID + 5],
@@ -342,14 +401,21 @@ fn a_request_token_gives_the_same_answer_until_it_expires() {
     let first = store.done(put("one"));
     assert_eq!(store.run(put("two")), Outcome::Already(first));
     assert_eq!(store.state.annotation("k").unwrap().value, "one");
-    store.apply(&unfenced(Ts::from_ms(2000), Command::ExpireTokens(pb::ExpireTokens {})));
+    store.apply(&unfenced(
+        Ts::from_ms(2000),
+        Command::ExpireTokens(pb::ExpireTokens {}),
+    ));
     store.done(put("three"));
 }
 
 #[test]
 fn two_writes_of_one_entry_have_their_own_revisions() {
     let state = State::new();
-    let pos = |ordinal| LogPos { term: 1, index: 5, ordinal };
+    let pos = |ordinal| LogPos {
+        term: 1,
+        index: 5,
+        ordinal,
+    };
     assert!(pos(0).revision() < pos(1).revision());
     assert!(state.now().is_zero());
 }
@@ -363,12 +429,20 @@ fn any_command() -> impl Strategy<Value = Command> {
         (0u64..1 << 40).prop_map(|bound| Command::AdvanceClock(pb::AdvanceClock { bound })),
         (0u64..50).prop_map(|count| Command::ReserveIds(pb::ReserveIds { count })),
         (id.clone(), "[ab]").prop_map(|(id, name)| create(id, &name, &["ch", "ch2"])),
-        id.clone().prop_map(|id| Command::DropCollection(pb::DropCollection { id })),
+        id.clone()
+            .prop_map(|id| Command::DropCollection(pb::DropCollection { id })),
         (id.clone(), id.clone(), "[pq]").prop_map(|(collection_id, id, name)| {
-            Command::CreatePartition(pb::CreatePartition { collection_id, id, name })
+            Command::CreatePartition(pb::CreatePartition {
+                collection_id,
+                id,
+                name,
+            })
         }),
         (id.clone(), "[pq]").prop_map(|(collection_id, name)| {
-            Command::DropPartition(pb::DropPartition { collection_id, name })
+            Command::DropPartition(pb::DropPartition {
+                collection_id,
+                name,
+            })
         }),
         (id.clone(), id.clone(), channel.clone()).prop_map(|(id, collection_id, channel)| {
             Command::OpenSegment(pb::OpenSegment {
@@ -383,32 +457,55 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         (id.clone(), 0u64..1 << 40).prop_map(|(segment_id, ts)| {
             Command::SealSegments(pb::SealSegments {
-                seals: vec![pb::Seal { segment_id, last_expire_ts: ts, reason: 1 }],
+                seals: vec![pb::Seal {
+                    segment_id,
+                    last_expire_ts: ts,
+                    reason: 1,
+                }],
                 flush_ts: ts,
                 flush_channels: vec!["ch".into()],
             })
         }),
-        (id.clone(), node.clone(), 0i64..6, 0u64..4, 0u64..40, 0u64..9, any::<(bool, bool)>()).prop_map(
-            |(segment, node, log, rev, from, len, (flushed, l0))| {
+        (
+            id.clone(),
+            node.clone(),
+            0i64..6,
+            0u64..4,
+            0u64..40,
+            0u64..9,
+            any::<(bool, bool)>()
+        )
+            .prop_map(|(segment, node, log, rev, from, len, (flushed, l0))| {
                 let mut save = save(segment, node, log, rev, from..from + len);
                 save.flushed = flushed;
                 save.level = if l0 { 1 } else { 2 };
                 Command::SaveBinlogs(save)
-            }
-        ),
-        id.clone().prop_map(|segment_id| Command::FinishFlush(pb::FinishFlush { segment_id })),
-        id.prop_map(|id| Command::RewriteDropped(pb::RewriteDropped { segment_ids: vec![id] })),
+            }),
+        id.clone()
+            .prop_map(|segment_id| Command::FinishFlush(pb::FinishFlush { segment_id })),
+        id.prop_map(|id| Command::RewriteDropped(pb::RewriteDropped {
+            segment_ids: vec![id]
+        })),
         (channel.clone(), node.clone(), 1i64..5).prop_map(|(channel, node_id, op_id)| {
             Command::AssignChannels(pb::AssignChannels {
-                assignments: vec![pb::ChannelAssignment { channel: channel.into(), node_id, op_id }],
+                assignments: vec![pb::ChannelAssignment {
+                    channel: channel.into(),
+                    node_id,
+                    op_id,
+                }],
             })
         }),
         (channel.clone(), 0i64..5, any::<bool>()).prop_map(|(c, op, ok)| step(c, op, ok)),
         (channel.clone(), 1i64..5).prop_map(|(channel, op_id)| {
-            Command::ReleaseChannel(pb::ReleaseChannel { channel: channel.into(), op_id })
+            Command::ReleaseChannel(pb::ReleaseChannel {
+                channel: channel.into(),
+                op_id,
+            })
         }),
         channel.clone().prop_map(|channel| {
-            Command::RemoveChannel(pb::RemoveChannel { channel: channel.into() })
+            Command::RemoveChannel(pb::RemoveChannel {
+                channel: channel.into(),
+            })
         }),
         (channel, node.clone(), 0u64..1 << 40).prop_map(|(channel, node_id, ts)| {
             Command::UpdateCheckpoints(pb::UpdateCheckpoints {
@@ -423,7 +520,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         (0u8..3, 0u8..3).prop_map(|(a, s)| register(&format!("n:{a}"), &format!("s{s}"))),
         (node, 0u8..3).prop_map(|(node_id, s)| {
-            Command::ExpireNode(pb::ExpireNode { node_id, session: format!("s{s}") })
+            Command::ExpireNode(pb::ExpireNode {
+                node_id,
+                session: format!("s{s}"),
+            })
         }),
         ("[kl]", 0u64..2000).prop_map(|(key, revision)| {
             Command::CompareAndSetAnnotation(pb::CompareAndSetAnnotation {

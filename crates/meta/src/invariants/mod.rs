@@ -21,7 +21,9 @@ pub fn violations(state: &State) -> Vec<String> {
 fn ids_were_handed_out(state: &State, found: &mut Vec<String>) {
     let bound = state.id_bound();
     for id in state.segments.keys().filter(|id| id.0 >= bound) {
-        found.push(format!("segment {id} has an id at or above the bound {bound}"));
+        found.push(format!(
+            "segment {id} has an id at or above the bound {bound}"
+        ));
     }
 }
 
@@ -107,8 +109,14 @@ fn channels_have_one_live_owner(state: &State, found: &mut Vec<String>) {
 fn coverage_is_disjoint(state: &State, found: &mut Vec<String>) {
     for (channel, streams) in &state.coverage {
         for stored in streams.values() {
-            if stored.ranges().windows(2).any(|pair| pair[0].1 >= pair[1].0) {
-                found.push(format!("coverage of channel {channel} has overlapping ranges"));
+            if stored
+                .ranges()
+                .windows(2)
+                .any(|pair| pair[0].1 >= pair[1].0)
+            {
+                found.push(format!(
+                    "coverage of channel {channel} has overlapping ranges"
+                ));
             }
         }
     }

@@ -223,7 +223,12 @@ mod tests {
 
     #[test]
     fn nothing_goes_back() {
-        for (from, to) in [(Sealed, Growing), (Flushing, Sealed), (Flushed, Flushing), (Flushed, Growing)] {
+        for (from, to) in [
+            (Sealed, Growing),
+            (Flushing, Sealed),
+            (Flushed, Flushing),
+            (Flushed, Growing),
+        ] {
             assert!(!from.may_become(to), "{from:?} -> {to:?}");
         }
     }

@@ -51,22 +51,40 @@ mod tests {
     #[test]
     fn channels_spread_fewest_first() {
         let workers = [
-            Worker { node: 1, channels: 2 },
-            Worker { node: 2, channels: 0 },
+            Worker {
+                node: 1,
+                channels: 2,
+            },
+            Worker {
+                node: 2,
+                channels: 0,
+            },
         ];
         let names: Vec<_> = ["a", "b", "c", "d"].iter().map(|n| waiting(n, 0)).collect();
-        let nodes: Vec<_> = assign(&names, &workers).into_iter().map(|(_, n)| n).collect();
+        let nodes: Vec<_> = assign(&names, &workers)
+            .into_iter()
+            .map(|(_, n)| n)
+            .collect();
         assert_eq!(nodes, [2, 2, 1, 2]);
     }
 
     #[test]
     fn the_node_that_just_had_it_gets_it_only_when_alone() {
         let two = [
-            Worker { node: 1, channels: 0 },
-            Worker { node: 2, channels: 9 },
+            Worker {
+                node: 1,
+                channels: 0,
+            },
+            Worker {
+                node: 2,
+                channels: 9,
+            },
         ];
         assert_eq!(assign(&[waiting("a", 1)], &two), [("a".to_string(), 2)]);
-        assert_eq!(assign(&[waiting("a", 1)], &two[..1]), [("a".to_string(), 1)]);
+        assert_eq!(
+            assign(&[waiting("a", 1)], &two[..1]),
+            [("a".to_string(), 1)]
+        );
         assert_eq!(assign(&[waiting("a", 1)], &[]), []);
     }
 }

@@ -22,7 +22,11 @@ pub struct ChannelView {
 
 /// The segments of a collection for a query coordinator, by channel in shard order. `partitions`
 /// empty = all; deletes for any partition (-1) always pass.
-pub fn view(state: &State, collection: CollectionId, partitions: &[PartitionId]) -> Vec<ChannelView> {
+pub fn view(
+    state: &State,
+    collection: CollectionId,
+    partitions: &[PartitionId],
+) -> Vec<ChannelView> {
     let mut views: Vec<ChannelView> = state
         .channels_of(collection)
         .into_iter()
@@ -38,7 +42,10 @@ pub fn view(state: &State, collection: CollectionId, partitions: &[PartitionId])
         if !wanted || !has_position(segment) || segment.state == SegmentState::Importing {
             continue;
         }
-        let Some(view) = views.iter_mut().find(|view| *view.channel == *segment.channel) else {
+        let Some(view) = views
+            .iter_mut()
+            .find(|view| *view.channel == *segment.channel)
+        else {
             continue;
         };
         match state.effective_state(segment) {

@@ -123,9 +123,7 @@ impl State {
             }
             key::table::NODE => Change::Node(decode!(pb::NodeRow)),
             key::table::ANNOTATION => Change::Annotation(decode!(pb::Annotation)),
-            key::table::TOKEN => {
-                Change::Token(Bytes::copy_from_slice(rest), decode!(pb::TokenRow))
-            }
+            key::table::TOKEN => Change::Token(Bytes::copy_from_slice(rest), decode!(pb::TokenRow)),
             _ => return Err(fail("unknown table; written by a newer release?".into())),
         };
         self.merge_change(change);

@@ -55,9 +55,9 @@ impl State {
 
     /// Collections that are dropped, or a partition of which is.
     pub fn tombstoned_collections(&self) -> impl Iterator<Item = &Arc<pb::CollectionRow>> {
-        self.collections.values().filter(|row| {
-            row.dropped_at != 0 || row.partitions.iter().any(|p| p.dropped_at != 0)
-        })
+        self.collections
+            .values()
+            .filter(|row| row.dropped_at != 0 || row.partitions.iter().any(|p| p.dropped_at != 0))
     }
 
     /// A segment, whatever its state.

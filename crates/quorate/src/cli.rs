@@ -136,7 +136,11 @@ impl Command {
 /// Sends the log to stderr: of servers from INFO on, of other commands nothing, unless
 /// `QUORATE_LOG` says otherwise (`debug`, or `info,quorate_datanode=debug`, …).
 pub(crate) fn start_logging(args: &Args) -> Result<(), CliError> {
-    let default = if args.command.serves() { "info" } else { "off" };
+    let default = if args.command.serves() {
+        "info,openraft=warn"
+    } else {
+        "off"
+    };
     let directives = std::env::var("QUORATE_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(&directives).map_err(|error| {
         CliError::usage(format!(

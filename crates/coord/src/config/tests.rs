@@ -94,3 +94,28 @@ fn a_broken_file_is_named() {
     let error = from_yaml("quorate: [unclosed").unwrap_err();
     assert!(matches!(error, ConfigError::Malformed { .. }), "{error}");
 }
+
+/// `docs/config.md` is written from the table of keys; UPDATE_DOCS=1 writes it again.
+#[test]
+fn the_documentation_has_every_key() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
+    let mut text = String::from(
+        "# Settings\n\nDefaults, then the YAML file, then variables, then `--set key=value`. A \
+         duration is a number with ms, s, m or h,\na size one with KB, MB or GB. Unknown keys under \
+         `quorate` or `dataCoord` are refused; other sections of a\n`milvus.yaml`, and keys of Milvus \
+         this release does not use, are named in the log and passed over.\n\n\
+         | key | default | variable | meaning |\n| --- | --- | --- | --- |\n",
+    );
+    for key in KEYS {
+        let variable = source::variable(key.name);
+        text.push_str(&format!(
+            "| `{}` | {} | `{variable}` | {} |\n",
+            key.name, key.default, key.meaning
+        ));
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(written, text, "run this test with UPDATE_DOCS=1");
+}

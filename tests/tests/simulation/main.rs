@@ -1,0 +1,106 @@
+//! The deterministic simulation, seed by seed.
+//!
+//! `SEEDS=100` runs that many, `SEED=7` only that one, `SIM_TRACE=1` prints every event.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use quorate_tests::sim::{Plan, Report, Sabotage, run};
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+fn show(report: &Report, took: Duration) {
+    println!(
+        "seed {:>4}: {:>4} operations, {:>2} changes of leader, {:>4} rows, {:>6} events in {:.0} s simulated, {:.1} s; trace {}{}",
+        report.seed,
+        report.operations(),
+        report.leader_changes,
+        report.rows,
+        report.events,
+        report.simulated.as_secs_f64(),
+        took.as_secs_f64(),
+        report.trace_hash.get(..16).unwrap_or_default(),
+        report.void().map_or(String::new(), |why| format!(" VOID: {why}")),
+    );
+    for violation in &report.violations {
+        println!("    {violation}");
+    }
+    if !report.violations.is_empty() {
+        println!("    again: {}", report.repeat());
+    }
+}
+
+fn run_all(plans: Vec<Plan>) -> Vec<Report> {
+    let queue = Mutex::new(plans.into_iter());
+    let reports = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let Some(plan) = queue.lock().unwrap().next() else {
+                        return;
+                    };
+                    let started = Instant::now();
+                    let report = run(plan);
+                    show(&report, started.elapsed());
+                    reports.lock().unwrap().push(report);
+                }
+            });
+        }
+    });
+    reports.into_inner().unwrap()
+}
+
+#[test]
+fn seeds_pass() {
+    let seeds: Vec<u64> = match number("SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("SEEDS").unwrap_or(10)).collect(),
+    };
+    let reports = run_all(seeds.iter().copied().map(Plan::of).collect());
+    let of = |wrong: &dyn Fn(&Report) -> bool| -> Vec<u64> {
+        let mut seeds: Vec<u64> = reports.iter().filter(|r| wrong(r)).map(|r| r.seed).collect();
+        seeds.sort_unstable();
+        seeds
+    };
+    let failed = of(&|report| !report.violations.is_empty());
+    let void = of(&|report| report.void().is_some());
+    println!(
+        "{} seeds: {} failed {failed:?}, {} void {void:?}",
+        seeds.len(),
+        failed.len(),
+        void.len()
+    );
+    assert!(failed.is_empty(), "seeds {failed:?} found violations");
+    // A void seed proves nothing; most must prove something.
+    assert!(void.len() * 2 <= seeds.len(), "too many void seeds: {void:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let plan = Plan {
+        faults: Duration::from_secs(20),
+        ..Plan::of(5)
+    };
+    let first = run(plan);
+    let second = run(plan);
+    assert!(first.events > 1000);
+    assert_eq!(first, second);
+    let other = run(Plan { seed: 6, ..plan });
+    assert_ne!(first.trace_hash, other.trace_hash);
+}
+
+#[test]
+fn a_disk_that_forgets_synced_data_is_found() {
+    let plans = (1..=3).map(|seed| Plan {
+        sabotage: Some(Sabotage::ForgetSynced),
+        ..Plan::of(seed)
+    });
+    let reports = run_all(plans.collect());
+    assert!(reports.iter().any(|report| !report.violations.is_empty()));
+}

@@ -74,8 +74,8 @@ pub(super) fn watch(state: &State, ctx: Ctx, cmd: &pb::WatchChannels, out: &mut 
             };
             pb::CollectionRow {
                 id: cmd.collection_id,
-                // Names belong to RootCoord; ours must only be unique.
-                name: format!("collection-{}", cmd.collection_id),
+                // Names belong to RootCoord. Ours must only be unique: nobody can create this one.
+                name: format!("#{}", cmd.collection_id),
                 schema: cmd.schema.clone(),
                 created_at,
                 row_size_bytes: cmd.row_size_bytes,

@@ -1,3 +1,4 @@
 //! Tests of the whole: the deterministic simulation, and what tests of several crates share.
 
+pub mod cluster;
 pub mod sim;

@@ -88,10 +88,10 @@ async fn a_cluster_outlives_its_leader_and_its_own_restart() {
     let mut cluster = DevCluster::start(options(folder.path())).await.unwrap();
     put(&cluster, "1").await;
 
-    let (old, status) = cluster.leader().await.unwrap();
+    let (old, status) = cluster.wait_for_leader().await.unwrap();
     cluster.kill_replica(old).await.unwrap();
     put(&cluster, "2").await;
-    let (new, later) = cluster.leader().await.unwrap();
+    let (new, later) = cluster.wait_for_leader().await.unwrap();
     assert_ne!(old, new);
     assert!(later.term > status.term);
 
@@ -165,7 +165,8 @@ fn start_dev(folder: &Path) -> (Child, Value) {
             return (dev, value);
         }
     }
-    panic!("dev ended before the cluster was up: {text}");
+    let status = dev.wait().unwrap();
+    panic!("dev ended ({status}) before the cluster was up: {text}");
 }
 
 fn pids(announced: &Value) -> Vec<u32> {
@@ -231,7 +232,7 @@ async fn every_replica_gives_scripts_the_same_answer() {
     ] {
         let answers: Vec<Vec<u8>> = endpoints
             .iter()
-            .map(|endpoint| quorate(&[endpoint.clone()], &args).stdout)
+            .map(|endpoint| quorate(std::slice::from_ref(endpoint), &args).stdout)
             .collect();
         assert!(answers.iter().all(|answer| *answer == answers[0]));
     }

@@ -182,6 +182,7 @@ async fn simulate(plan: Plan) -> Report {
         ledger: ledger.clone(),
         unique: AtomicU64::new(1),
         main: main.id,
+        channels: main.channels.clone(),
     });
     let stop = CancellationToken::new();
     let watching = tokio::spawn(observer::watch(cluster.clone(), stop.clone()));

@@ -42,6 +42,8 @@ pub struct Shared {
     pub unique: AtomicU64,
     /// The collection rows are written to.
     pub main: i64,
+    /// Its channels.
+    pub channels: Vec<String>,
 }
 
 /// One client.
@@ -314,12 +316,13 @@ impl Client {
 
     /// Grants that are never used: they must expire without harm.
     async fn assign(&self) {
-        let shard = self.shared.cluster.world.draw(0, 2);
+        let channels = &self.shared.channels;
+        let shard = self.shared.cluster.world.draw(0, channels.len() as u64);
         let rows = u32::try_from(self.shared.cluster.world.draw(1, 40)).unwrap_or(1);
         let request = AssignSegmentIdRequest {
             segment_id_requests: vec![SegmentIdRequest {
                 count: rows,
-                channel_name: format!("unknown-channel-{shard}"),
+                channel_name: channels[usize::try_from(shard).unwrap_or(0)].clone(),
                 collection_id: self.shared.main,
                 partition_id: 7,
                 ..SegmentIdRequest::default()

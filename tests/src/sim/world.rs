@@ -133,12 +133,12 @@ impl World {
 
     /// Something that must never be. Each finding is kept once.
     pub fn violation(&self, what: String) {
-        self.note(format_args!("VIOLATION {what}"));
-        let mut inner = self.hold();
-        if inner.seen.insert(what.clone()) {
-            let at = self.start.elapsed().as_secs_f64();
-            inner.violations.push(format!("at {at:.3} s: {what}"));
+        if !self.hold().seen.insert(what.clone()) {
+            return;
         }
+        self.note(format_args!("VIOLATION {what}"));
+        let at = self.now().as_secs_f64();
+        self.hold().violations.push(format!("at {at:.3} s: {what}"));
     }
 
     /// What was found so far.

@@ -216,6 +216,23 @@ impl DevCluster {
         Ok(())
     }
 
+    /// The leader as [`leader`](Self::leader) tells it, waited for while there is none.
+    pub async fn wait_for_leader(&self) -> Result<(usize, StatusResponse), CliError> {
+        let deadline = Instant::now() + self.options.start_timeout;
+        loop {
+            if let Some(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            if Instant::now() >= deadline {
+                return Err(CliError::unavailable(anyhow::anyhow!(
+                    "the replicas elected no leader in {:?}",
+                    self.options.start_timeout
+                )));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
     /// Waits until a leader serves and every data node is registered, as after a restart.
     pub async fn wait_until_ready(&mut self) -> Result<(), CliError> {
         let deadline = Instant::now() + self.options.start_timeout;

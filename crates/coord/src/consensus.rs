@@ -137,7 +137,8 @@ impl Consensus {
                 Err(self.not_leader(&forward))
             }
             Ok(Err(RaftError::APIError(error))) => Err(CoordError::Unknown(error.to_string())),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(stopped(&fatal)),
+            // Even a failed write here may be of an entry the others have committed.
+            Ok(Err(RaftError::Fatal(fatal))) => Err(CoordError::Unknown(stopped(&fatal))),
         }
     }
 
@@ -145,7 +146,7 @@ impl Consensus {
     /// committed before (ReadIndex, Raft dissertation §6.4).
     ///
     /// # Errors
-    /// `NotLeader`, or `NotReady` without a quorum in time.
+    /// `NotLeader`, or `NotReady` without a quorum in time or when this replica has stopped.
     pub async fn barrier(&self, timeout: Duration) -> Result<()> {
         let confirmed = async {
             let linearizer = self
@@ -157,12 +158,12 @@ impl Consensus {
                         self.not_leader(&forward)
                     }
                     RaftError::APIError(error) => CoordError::NotReady(error.to_string()),
-                    RaftError::Fatal(fatal) => stopped(&fatal),
+                    RaftError::Fatal(fatal) => CoordError::NotReady(stopped(&fatal)),
                 })?;
             linearizer
                 .await_ready(&self.raft)
                 .await
-                .map_err(|fatal| stopped(&fatal))?;
+                .map_err(|fatal| CoordError::NotReady(stopped(&fatal)))?;
             Ok(())
         };
         tokio::time::timeout(timeout, confirmed)
@@ -194,6 +195,6 @@ impl Consensus {
     }
 }
 
-fn stopped(fatal: &Fatal<TypeConfig>) -> CoordError {
-    CoordError::Internal(format!("this replica has stopped: {fatal}"))
+fn stopped(fatal: &Fatal<TypeConfig>) -> String {
+    format!("this replica has stopped: {fatal}")
 }

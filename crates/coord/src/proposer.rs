@@ -189,7 +189,7 @@ async fn propose(consensus: Arc<Consensus>, batch: Vec<Waiting>, timeout: Durati
                 }
                 None => answer_all(
                     answers,
-                    &CoordError::Internal("apply answered something unreadable".into()),
+                    &CoordError::Unknown("apply answered something unreadable".into()),
                 ),
             }
         }

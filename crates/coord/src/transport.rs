@@ -2,6 +2,7 @@
 //! production, simulated messages in the simulation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -127,6 +128,30 @@ fn malformed(error: &codec::CodecError) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(error))
 }
 
+/// Whether the entries of a request go on right behind the one it says comes before them.
+///
+/// openraft may purge its log under a replication that it has given up but that goes on: what
+/// that one reads then begins behind a gap. The follower would stop at it (found by the
+/// simulation, seeds 313 and 328).
+fn follows_its_predecessor(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    let next = request
+        .prev_log_id
+        .map_or(0, |id| id.index.saturating_add(1));
+    request
+        .entries
+        .first()
+        .is_none_or(|first| first.log_id.index == next)
+}
+
+fn log_was_purged() -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&LinkError {
+        reason: "the log was purged while it was being sent; the follower needs newer entries or \
+                 a snapshot"
+            .to_owned(),
+        unreachable: false,
+    }))
+}
+
 impl NetBackoff<TypeConfig> for Connection {
     fn backoff(&self) -> Option<Backoff> {
         None
@@ -197,7 +222,13 @@ impl NetStreamAppend<TypeConfig> for Connection {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let bodies = input.map(|request| codec::encode_append_request(&request));
+            let purged = Arc::new(AtomicBool::new(false));
+            let found = purged.clone();
+            let bodies = input.scan((), move |(), request| {
+                let whole = follows_its_predecessor(&request);
+                found.fetch_or(!whole, Ordering::Relaxed);
+                std::future::ready(whole.then(|| codec::encode_append_request(&request)))
+            });
             let answers = self
                 .link
                 .append(bodies.boxed(), option.hard_ttl())
@@ -207,7 +238,14 @@ impl NetStreamAppend<TypeConfig> for Connection {
                 let body = answer.map_err(|error| rpc_error(&error))?;
                 codec::decode_stream_append(&body).map_err(|error| malformed(&error))
             });
-            Ok(answers.boxed())
+            // An error, not an end: after an end openraft would send the same again.
+            let ended = futures::stream::once(async move {
+                purged
+                    .load(Ordering::Relaxed)
+                    .then(|| Err(log_was_purged()))
+            });
+            let ended = ended.filter_map(std::future::ready);
+            Ok(answers.chain(ended).boxed())
         })
     }
 }

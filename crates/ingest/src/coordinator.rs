@@ -237,16 +237,39 @@ impl Coordinator {
             }
         }
         if left > 0 {
+            // The coordinator grants nothing, with success, for a collection that is not there.
+            let dropped = left == rows && self.is_gone(deadline, collection_id).await;
             return Err(AssignError::Item {
-                fatal: false,
-                message: format!(
-                    "segments for {} of {rows} rows were granted (the coordinator grants none \
-                     for a collection that was dropped)",
-                    rows - left
-                ),
+                fatal: dropped,
+                message: if dropped {
+                    "the collection was dropped".to_owned()
+                } else {
+                    format!("segments for {} of {rows} rows were granted", rows - left)
+                },
             });
         }
         Ok(grants)
+    }
+
+    /// Whether there surely is no such collection any more.
+    async fn is_gone(&self, deadline: Duration, collection_id: i64) -> bool {
+        let answer = self
+            .client
+            .call_within(
+                deadline,
+                Retry::Idempotent,
+                |leader: LeaderChannel| async move {
+                    let request = DescribeCollectionRequest {
+                        name: String::new(),
+                        id: collection_id,
+                    };
+                    client!(CollectionsClient, leader)
+                        .describe_collection(request)
+                        .await
+                },
+            )
+            .await;
+        answer.is_err_and(|error| error.refusal() == Some(tonic::Code::NotFound))
     }
 
     pub(crate) async fn timestamp(&self, deadline: Duration) -> Result<u64, ClientError> {

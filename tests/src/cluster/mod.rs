@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long one replica may take to answer for itself.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Lines of a log shown when a test fails.
+const LAST_LINES: usize = 20;
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -394,6 +397,25 @@ impl Cluster {
                 .is_some_and(|hash| !hash.is_empty())),
             "{check:#}"
         );
+    }
+}
+
+impl Drop for Cluster {
+    /// Of a test that failed, shows the end of each log: the folder goes with it.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let replicas = (1..=self.replicas.len()).map(|number| format!("replica-{number}"));
+        let data_nodes = (1..=self.data_nodes.len()).map(|number| format!("data-node-{number}"));
+        for name in replicas.chain(data_nodes) {
+            let text = std::fs::read_to_string(self.log_of(&name)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- the end of the log of {name}");
+            for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+                eprintln!("{line}");
+            }
+        }
     }
 }
 

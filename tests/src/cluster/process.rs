@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::PATIENCE;
 
@@ -60,6 +60,9 @@ pub async fn run(args: &[&str], variables: &[(&str, String)]) -> Output {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    /// Held open for as long as this lives: its end tells the process to end. Waiting for the
+    /// child would close it.
+    _stdin: Option<ChildStdin>,
 }
 
 impl Process {
@@ -72,16 +75,19 @@ impl Process {
                 .open(log)
                 .expect("the test's folder is writable")
         };
-        let child = command()
+        let mut child = command()
             .args(args)
-            // Held open for as long as this process lives; its end tells the child to end.
             .stdin(Stdio::piped())
             .stdout(open())
             .stderr(open())
             .process_group(0)
             .spawn()
             .expect("the binary can be started");
-        Self { child }
+        let stdin = child.stdin.take();
+        Self {
+            child,
+            _stdin: stdin,
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -140,6 +140,10 @@ impl Session {
             self.target.store(next, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
         }
-        if touched { Outcome::Info } else { Outcome::Fail }
+        if touched {
+            Outcome::Info
+        } else {
+            Outcome::Fail
+        }
     }
 }

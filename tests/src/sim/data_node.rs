@@ -79,12 +79,13 @@ impl Own {
         unsaved.min().map_or(self.floor, |ts| ts.min(self.floor))
     }
 
-    /// Rows of each segment, saved and held.
-    pub(super) fn counts(&self) -> Vec<(i64, i64)> {
+    /// Rows of each segment, saved and held; `careless`: saved ones only.
+    pub(super) fn counts(&self, careless: bool) -> Vec<(i64, i64)> {
         self.segments
             .iter()
             .map(|(id, segment)| {
                 let held = rows(&segment.pieces) + rows(&segment.syncing);
+                let held = if careless { 0 } else { held };
                 (*id, segment.saved + i64::try_from(held).unwrap_or(0))
             })
             .collect()
@@ -134,6 +135,8 @@ pub struct DataNode {
     pub number: u64,
     /// Where it is called.
     pub address: String,
+    /// Planted bug: its ticks count saved rows only.
+    pub(super) careless: bool,
     pub(super) process: Mutex<Option<Process>>,
     /// Told about every new ownership, to begin it.
     pub(super) begun: tokio::sync::Notify,
@@ -141,9 +144,10 @@ pub struct DataNode {
 
 impl DataNode {
     /// A machine on which nothing runs yet.
-    pub fn new(number: u64) -> Arc<Self> {
+    pub fn new(number: u64, careless: bool) -> Arc<Self> {
         Arc::new(Self {
             number,
+            careless,
             address: format!("data-node-{number}:21124"),
             process: Mutex::new(None),
             begun: tokio::sync::Notify::new(),
@@ -306,7 +310,12 @@ impl DataNode {
                 Phase::Watched => ChannelWatchState::WatchSuccess,
                 Phase::Releasing => ChannelWatchState::ToRelease,
             });
-        let finished = || process.finished.get(&(name.to_owned(), info.op_id)).copied();
+        let finished = || {
+            process
+                .finished
+                .get(&(name.to_owned(), info.op_id))
+                .copied()
+        };
         current.or_else(finished).unwrap_or(unknown)
     }
 

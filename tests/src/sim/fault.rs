@@ -127,7 +127,8 @@ impl Nemesis {
             0 => ("mute", out.collect()),
             1 => ("deaf", into.collect()),
             2 => ("from one", {
-                let other = others[usize::try_from(world.draw(0, others.len() as u64)).unwrap_or(0)];
+                let other =
+                    others[usize::try_from(world.draw(0, others.len() as u64)).unwrap_or(0)];
                 vec![(alone, other), (other, alone)]
             }),
             _ => ("alone", out.chain(into).collect()),
@@ -203,7 +204,11 @@ impl Nemesis {
         let at = world.draw(0, self.cluster.data_nodes.len() as u64);
         let number = at + 1;
         world.note(format_args!("d{number} killed"));
-        if let Some(node) = self.cluster.data_nodes.get(usize::try_from(at).unwrap_or(0)) {
+        if let Some(node) = self
+            .cluster
+            .data_nodes
+            .get(usize::try_from(at).unwrap_or(0))
+        {
             node.kill();
         }
         let time = world.between(Duration::from_millis(200), Duration::from_secs(8));

@@ -40,7 +40,10 @@ pub(super) async fn every_replica_serves(cluster: &Arc<Cluster>) {
                 Ok(()) => break,
                 Err(NoAnswer::Error(CoordError::NotLeader { hint: Some(hint) })) if hop == 0 => {
                     let ids = cluster.ids();
-                    to = ids.into_iter().find(|id| client_addr(*id) == hint).unwrap_or(id);
+                    to = ids
+                        .into_iter()
+                        .find(|id| client_addr(*id) == hint)
+                        .unwrap_or(id);
                 }
                 Err(problem) => {
                     cluster
@@ -58,7 +61,8 @@ async fn one_of_each(cluster: &Arc<Cluster>, to: u64) -> Result<(), NoAnswer> {
     cluster
         .call(PLACE, to, "calm", CALL, |c| async move {
             c.alloc_id(AllocIdRequest { count: 1 }).await?;
-            c.alloc_timestamp(AllocTimestampRequest { count: 1 }).await?;
+            c.alloc_timestamp(AllocTimestampRequest { count: 1 })
+                .await?;
             let put = PutRequest {
                 key: key.clone(),
                 ..PutRequest::default()
@@ -99,10 +103,14 @@ pub(super) async fn everything_is_there(shared: &Arc<Shared>, writers: &[Arc<Wri
     }
     for writer in writers.iter().filter(|w| !w.done.load(Ordering::Relaxed)) {
         let channel = &writer.channel;
-        world.violation(format!("rows of {channel} are not stored {FLUSH:?} after healing"));
+        world.violation(format!(
+            "rows of {channel} are not stored {FLUSH:?} after healing"
+        ));
     }
     if !flushed {
-        world.violation(format!("no flush came to an end in {FLUSH:?} after healing"));
+        world.violation(format!(
+            "no flush came to an end in {FLUSH:?} after healing"
+        ));
     }
     for key in 0..KEYS {
         client.read_key(key).await;
@@ -122,7 +130,7 @@ async fn rows_and_promises(shared: &Arc<Shared>, client: &Client, writers: &[Arc
     for writer in writers {
         let request = GetCoverageRequest {
             channel: writer.channel.clone(),
-            stream: STREAM.to_vec().into(),
+            stream: STREAM.to_vec(),
         };
         let answer = session
             .ask("coverage", CALL, Repeat::Always, |c| {
@@ -140,7 +148,11 @@ async fn rows_and_promises(shared: &Arc<Shared>, client: &Client, writers: &[Arc
     }
     let promises = shared.ledger.hold().clone();
     let mut found = rows::snapshot(&snapshot, &promises);
-    found.extend(rows::each_row_once(&snapshot.segments, &channels, &promises));
+    found.extend(rows::each_row_once(
+        &snapshot.segments,
+        &channels,
+        &promises,
+    ));
     for problem in found {
         world.violation(problem);
     }
@@ -148,7 +160,9 @@ async fn rows_and_promises(shared: &Arc<Shared>, client: &Client, writers: &[Arc
     let every = (promises.flushed.len() / 20).max(1);
     for (segments, flush_ts) in promises.flushed.iter().step_by(every) {
         if !client.is_flushed(segments, *flush_ts).await {
-            world.violation(format!("the flush of {flush_ts} was done and is not any more"));
+            world.violation(format!(
+                "the flush of {flush_ts} was done and is not any more"
+            ));
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, RngSeed, UnhandledPanic};
@@ -45,6 +46,10 @@ pub enum Sabotage {
     ForgetSynced,
     /// A restarted voter votes at once, whatever lease it gave before.
     VoteAtOnce,
+    /// A restarted leader goes on in its old term, whatever its log lost (openraft's default).
+    RestoreLeader,
+    /// Data nodes' time ticks do not count the rows they hold.
+    UncountedRows,
 }
 
 /// What is simulated.
@@ -131,10 +136,14 @@ impl Report {
     }
 }
 
+/// Real time after which a run counts as stuck: some task spins while simulated time stands still.
+const REAL_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// Runs a plan on a thread of its own, so that nothing a thread remembers leaks into it.
 pub fn run(plan: Plan) -> Report {
+    let (done, report) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("seed-{}", plan.seed));
-    let running = thread.spawn(move || {
+    let started = thread.spawn(move || {
         quorate_raft_store::runtime::seed_thread(plan.seed);
         let runtime = Builder::new_current_thread()
             .enable_time()
@@ -143,10 +152,16 @@ pub fn run(plan: Plan) -> Report {
             .unhandled_panic(UnhandledPanic::ShutdownRuntime)
             .build()
             .expect("a runtime without I/O needs nothing from the system");
-        runtime.block_on(simulate(plan))
+        // Nobody waits for a run that was given up.
+        let _ = done.send(runtime.block_on(simulate(plan)));
     });
-    let joined = running.expect("a thread can be had").join();
-    joined.unwrap_or_else(|_| Report {
+    let problem = match (started, report.recv_timeout(REAL_TIME_MAX)) {
+        (_, Ok(report)) => return report,
+        (Err(error), _) => format!("no thread can be had: {error}"),
+        (_, Err(RecvTimeoutError::Timeout)) => format!("stuck: not done in {REAL_TIME_MAX:?}"),
+        (_, Err(RecvTimeoutError::Disconnected)) => "something panicked; see above".to_owned(),
+    };
+    Report {
         seed: plan.seed,
         trace_hash: String::new(),
         events: 0,
@@ -154,13 +169,16 @@ pub fn run(plan: Plan) -> Report {
         acknowledged: BTreeMap::new(),
         leader_changes: 0,
         rows: 0,
-        violations: vec!["something panicked; see above".into()],
-    })
+        violations: vec![problem],
+    }
 }
 
 async fn simulate(plan: Plan) -> Report {
     let world = Arc::new(World::new(plan.seed, plan.print));
-    let data_nodes: Vec<_> = (1..=DATA_NODES).map(DataNode::new).collect();
+    let careless = plan.sabotage == Some(Sabotage::UncountedRows);
+    let data_nodes: Vec<_> = (1..=DATA_NODES)
+        .map(|number| DataNode::new(number, careless))
+        .collect();
     let cluster = Cluster::new(world.clone(), plan.replicas, data_nodes, plan.sabotage);
     let history = Arc::new(History::default());
     let ledger = Arc::new(Ledger::default());

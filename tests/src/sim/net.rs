@@ -19,6 +19,8 @@ use super::world::Place;
 
 /// Messages on their way in a pipeline; then its sender waits.
 const WINDOW: usize = 64;
+/// What a dead replica still tries takes this long to fail.
+const DEAD_PAUSE: Duration = Duration::from_millis(50);
 
 fn broken(reason: impl ToString) -> LinkError {
     LinkError {
@@ -96,7 +98,11 @@ impl SimLink {
         };
         tokio::select! {
             biased;
-            () = self.life.cancelled() => Err(broken("this replica has crashed")),
+            () = self.life.cancelled() => {
+                // What is left of a dead replica must not spin.
+                tokio::time::sleep(DEAD_PAUSE).await;
+                Err(refused("this replica has crashed"))
+            }
             answer = tokio::time::timeout(timeout, exchange) => {
                 answer.unwrap_or_else(|_| Err(broken(format!("no answer in {timeout:?}"))))
             }
@@ -128,13 +134,13 @@ impl Link for SimLink {
         bodies: BoxStream<'static, Bytes>,
         timeout: Duration,
     ) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError> {
+        // As in HTTP/2, requests flow while the headers of the answer are still awaited.
+        let (answers, receiver) = mpsc::channel(WINDOW);
+        if let Some(peer) = self.cluster.running(self.target) {
+            tokio::spawn(pipeline(self.clone(), peer, bodies, answers));
+        }
         self.exchange("open", timeout, |_| async { Ok(Bytes::new()) })
             .await?;
-        let Some(peer) = self.cluster.running(self.target) else {
-            return Err(refused("connection refused"));
-        };
-        let (answers, receiver) = mpsc::channel(WINDOW);
-        tokio::spawn(pipeline(self.clone(), peer, bodies, answers));
         Ok(drain(receiver).boxed())
     }
 
@@ -145,17 +151,41 @@ impl Link for SimLink {
         mut chunks: BoxStream<'static, Bytes>,
         timeout: Duration,
     ) -> Result<Bytes, LinkError> {
-        let world = self.cluster.world.clone();
-        self.exchange("snapshot", timeout, |peer| async move {
+        let world = &self.cluster.world;
+        let (from, to) = (Place::Replica(self.own), Place::Replica(self.target));
+        let resets = world.resets(from, to);
+        let Some(peer) = self.cluster.running(self.target) else {
+            tokio::time::sleep(world.pipeline_transit()).await;
+            return Err(refused("connection refused"));
+        };
+        let transfer = async {
             let store = peer.coordinator.consensus().store().clone();
             let mut staging = store.stage().map_err(broken)?;
             while let Some(chunk) = chunks.next().await {
                 tokio::time::sleep(world.pipeline_transit()).await;
+                if !world.pass(from, to, resets, "snapshot").await {
+                    return Err(broken("the connection broke"));
+                }
                 staging.push_chunk(&chunk).map_err(broken)?;
             }
-            peer.install(&vote, &meta, staging).await
-        })
-        .await
+            let installed = peer.install(&vote, &meta, staging).await;
+            tokio::time::sleep(world.pipeline_transit()).await;
+            if !world.pass(to, from, resets, "snapshot installed").await {
+                return Err(broken("the connection broke"));
+            }
+            installed
+        };
+        tokio::select! {
+            biased;
+            () = self.life.cancelled() => {
+                tokio::time::sleep(DEAD_PAUSE).await;
+                Err(refused("this replica has crashed"))
+            }
+            () = peer.life.cancelled() => Err(refused("connection reset")),
+            answer = tokio::time::timeout(timeout, transfer) => {
+                answer.unwrap_or_else(|_| Err(broken(format!("no answer in {timeout:?}"))))
+            }
+        }
     }
 }
 
@@ -304,8 +334,6 @@ impl Running {
         };
         let raft = self.coordinator.consensus().raft();
         let installed = raft.install_full_snapshot(vote, snapshot).await;
-        Ok(codec::encode_snapshot_response(
-            &installed.map_err(broken)?,
-        ))
+        Ok(codec::encode_snapshot_response(&installed.map_err(broken)?))
     }
 }

@@ -191,7 +191,7 @@ impl Worker {
                             channel_name: own.name.clone(),
                             timestamp: own.floor,
                             segments_stats: own
-                                .counts()
+                                .counts(self.node.careless)
                                 .into_iter()
                                 .map(|(segment_id, num_rows)| SegmentStats {
                                     segment_id,
@@ -203,7 +203,8 @@ impl Worker {
                     .collect();
                 (process.id, msgs)
             };
-            if msgs.is_empty() {
+            // Channels may come before the answer to our registration.
+            if msgs.is_empty() || id == 0 {
                 continue;
             }
             let request = ReportDataNodeTtMsgsRequest {
@@ -239,7 +240,10 @@ impl Worker {
         }
         let request = UpdateChannelCheckpointRequest {
             base: base(id),
-            channel_checkpoints: moved.iter().map(|(name, _, ts)| position(name, *ts)).collect(),
+            channel_checkpoints: moved
+                .iter()
+                .map(|(name, _, ts)| position(name, *ts))
+                .collect(),
             ..UpdateChannelCheckpointRequest::default()
         };
         let answer = self
@@ -257,7 +261,7 @@ impl Worker {
                         .filter_map(|position| state.channel(&position.channel_name))
                         .map(|row| {
                             let ts = row.checkpoint.as_ref().map_or(0, |at| at.ts);
-                            let ours = row.node_id == id;
+                            let ours = id != 0 && row.node_id == id;
                             let epoch = if ours { row.assignment_epoch } else { 0 };
                             (row.name.clone(), epoch, ts)
                         })
@@ -338,7 +342,7 @@ impl Worker {
     async fn stored(&self, channel: &str) -> Option<RangeSet> {
         let request = GetCoverageRequest {
             channel: channel.to_owned(),
-            stream: STREAM.to_vec().into(),
+            stream: STREAM.to_vec(),
         };
         let answer = self
             .session
@@ -573,7 +577,7 @@ fn save_request(job: &Job, node_id: i64, log_id: Option<i64>) -> SaveBinlogPaths
             .pieces
             .iter()
             .map(|piece| RowRange {
-                stream: STREAM.to_vec().into(),
+                stream: STREAM.to_vec(),
                 from: piece.from,
                 to: piece.to,
             })

@@ -48,7 +48,12 @@ pub(super) async fn watch(cluster: Arc<Cluster>, stop: CancellationToken) {
                     world.violation(format!("r{id} disagrees at applied index {}", log_id.index));
                 }
             }
-            let stopped = consensus.raft().metrics().borrow_watched().running_state.clone();
+            let stopped = consensus
+                .raft()
+                .metrics()
+                .borrow_watched()
+                .running_state
+                .clone();
             if let Err(fatal) = stopped {
                 world.violation(format!("r{id} stopped by itself: {fatal}"));
             }
@@ -133,10 +138,12 @@ pub(super) async fn channels(session: &Session, collection: i64) -> Option<Vec<(
         collection_id: collection,
     };
     let answer = session
-        .ask("channels", Duration::from_secs(2), Repeat::Always, |c| {
-            let request = request.clone();
-            async move { c.list_channels(request).await }
-        })
+        .ask(
+            "channels",
+            Duration::from_secs(2),
+            Repeat::Always,
+            |c| async move { c.list_channels(request).await },
+        )
         .await;
     let channels = answer.ok()?.value.channels.into_iter();
     Some(channels.map(|c| (c.name, c.checkpoint_ts)).collect())

@@ -200,9 +200,12 @@ impl Cluster {
         let (log, store) = open_mem(&disk, Arc::new(MetaMachine::new()), latency)
             .map_err(|error| format!("replica {id} does not open: {error:?}"))?;
         let raft_config = &self.config.raft;
-        let settings = raft_settings("simulated", raft_config)
+        let mut settings = raft_settings("simulated", raft_config)
             .validate()
             .map_err(|error| error.to_string())?;
+        if self.sabotage == Some(Sabotage::RestoreLeader) {
+            settings.enable_leader_restore = Some(true);
+        }
         let links = SimLinks {
             cluster: self.clone(),
             own: id,

@@ -253,8 +253,8 @@ impl Client {
         let (token, repeat) = self.token();
         let request = PutRequest {
             key: format!("register-{key}"),
-            value: value.to_string().into_bytes().into(),
-            token: token.into(),
+            value: value.to_string().into_bytes(),
+            token,
         };
         self.op(
             Call::Write { key, value },
@@ -276,9 +276,9 @@ impl Client {
         let (token, repeat) = self.token();
         let request = CompareAndSetRequest {
             key: format!("register-{key}"),
-            expected: Some(Expected::Value(old.to_string().into_bytes().into())),
-            new_value: Some(new.to_string().into_bytes().into()),
-            token: token.into(),
+            expected: Some(Expected::Value(old.to_string().into_bytes())),
+            new_value: Some(new.to_string().into_bytes()),
+            token,
         };
         let call = Call::Cas {
             key,

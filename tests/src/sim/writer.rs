@@ -81,7 +81,7 @@ impl Writer {
     async fn look_up(&self) -> Option<Owner> {
         let request = GetCoverageRequest {
             channel: self.channel.clone(),
-            stream: STREAM.to_vec().into(),
+            stream: STREAM.to_vec(),
         };
         let answer = self
             .session

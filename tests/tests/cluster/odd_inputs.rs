@@ -258,7 +258,7 @@ async fn a_count_above_the_capacity_is_split_over_segments() {
         .assign(vec![world.item(u32::MAX), world.item(1)])
         .await;
     assert_eq!(granted.len(), 2);
-    is(granted[0].status.clone().unwrap(), 1100, 1);
+    is(granted[0].status.clone().unwrap(), 1100, 5);
     assert_eq!((granted[0].seg_id, granted[0].count), (0, 0));
     is(granted[1].status.clone().unwrap(), 0, 0);
 }
@@ -397,7 +397,7 @@ async fn a_save_names_logs_of_its_own_segment() {
         is(status, 65535, 1);
     }
     let negative = world.saved(with(vec![insert_log(good.clone(), -1)])).await;
-    is(negative, 1100, 1);
+    is(negative, 1100, 5);
     let after = world.cluster.segment(segment).await;
     assert_eq!((after.num_of_rows, after.binlogs.len()), (0, 0));
 

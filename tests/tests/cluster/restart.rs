@@ -301,3 +301,30 @@ async fn ids_and_timestamps_are_never_given_twice() {
     are_disjoint("ids", ids);
     are_disjoint("timestamps", timestamps);
 }
+
+/// Lines a second a leader may log about a follower that is not there: heartbeats that fail, and
+/// replication that is tried again with growing pauses.
+const LINES_PER_SECOND_MAX: u128 = 200;
+
+#[tokio::test]
+async fn a_follower_that_is_away_does_not_keep_the_leader_busy() {
+    let mut cluster = Cluster::start(Options::new(3, 0)).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let before = cluster.replica_log(leader).lines().count();
+    let started = tokio::time::Instant::now();
+    cluster.kill_replica(follower).await;
+    for n in 0..500 {
+        cluster.put("k", n.to_string()).await;
+    }
+    let lines = cluster.replica_log(leader).lines().count() - before;
+    let allowed = 500 + LINES_PER_SECOND_MAX * started.elapsed().as_millis() / 1000;
+    assert!(lines as u128 <= allowed, "{lines} lines, {allowed} allowed");
+    cluster.start_replica(follower);
+    until("the follower has caught up", async || {
+        let goal = cluster.status(leader).await?.applied_index;
+        (cluster.status(follower).await?.applied_index >= goal).then_some(())
+    })
+    .await;
+    cluster.is_equal_everywhere().await;
+}

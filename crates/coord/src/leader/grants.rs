@@ -141,8 +141,12 @@ impl Grants {
 
     /// Forgets channels that are gone.
     pub fn retain_known(&self, state: &State) {
-        self.channels.lock().retain(|name, _| {
-            state.channel(name).is_some() || state.unflushed_on(name).next().is_some()
+        self.channels.lock().retain(|name, grants| {
+            // Somebody who holds it may be about to open the first segment of a channel nobody
+            // announced; what is granted then must not be forgotten.
+            Arc::strong_count(grants) > 1
+                || state.channel(name).is_some()
+                || state.unflushed_on(name).next().is_some()
         });
     }
 }

@@ -89,9 +89,17 @@ impl Link for GrpcLink {
 
     async fn append(
         &self,
-        bodies: BoxStream<'static, Bytes>,
+        mut bodies: BoxStream<'static, Bytes>,
         timeout: Duration,
     ) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError> {
+        // openraft paces its retries by holding back the first request. Without waiting for it, a
+        // peer that cannot be reached would be tried as fast as the system refuses.
+        let Some(first) = bodies.next().await else {
+            return Ok(futures::stream::empty().boxed());
+        };
+        let bodies = futures::stream::once(std::future::ready(first))
+            .chain(bodies)
+            .boxed();
         let answers = self
             .peer()?
             .append_stream(bodies, timeout)

@@ -2,10 +2,12 @@
 //! and of which cluster; anybody else's is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use quorate_raft_store::{SnapshotMeta, codec};
 use quorate_rpc::peer::{PeerCall, Route};
 use quorate_rpc::proto::quorate::peer::peer_server::Peer;
@@ -13,26 +15,58 @@ use quorate_rpc::proto::quorate::peer::{
     HelloRequest, HelloResponse, JoinRequest, JoinResponse, PeerRequest, PeerResponse,
     SnapshotPart, snapshot_part::Part,
 };
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::host::Host;
 use super::replica::Replica;
 
+/// How often the same refusal is logged: a stray peer tries again many times a second.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The service on the peers' port.
 pub(super) struct PeerService {
     host: Arc<Host>,
+    refusals: Arc<Refusals>,
+}
+
+/// Says in the log which peers are refused and why, each refusal once in a while.
+#[derive(Default)]
+struct Refusals {
+    last: Mutex<Option<(String, Instant)>>,
+}
+
+impl Refusals {
+    fn note(&self, refusal: &Status) {
+        let mut last = self.last.lock();
+        let is_new = last.as_ref().is_none_or(|(message, at)| {
+            message != refusal.message() || at.elapsed() >= REFUSAL_LOG_INTERVAL
+        });
+        if is_new {
+            tracing::warn!("refused a peer: {}", refusal.message());
+            *last = Some((refusal.message().to_owned(), Instant::now()));
+        }
+    }
+
+    fn check(&self, route: Option<&Route>, replica: &Replica) -> Result<(), Status> {
+        check_route(route, replica).inspect_err(|refusal| self.note(refusal))
+    }
 }
 
 impl PeerService {
     pub(super) fn new(host: Arc<Host>) -> Self {
-        Self { host }
+        Self {
+            host,
+            refusals: Arc::default(),
+        }
     }
 
     fn admit(&self, route: Option<&Route>) -> Result<Arc<Replica>, Status> {
         let replica = self.host.replica().ok_or_else(|| {
             Status::unavailable("this replica belongs to no cluster yet; `quorate init` forms one")
         })?;
-        check_route(route, &replica)?;
+        self.refusals.check(route, &replica)?;
         Ok(replica)
     }
 }
@@ -112,18 +146,21 @@ impl Peer for PeerService {
             .replica()
             .ok_or_else(|| Status::unavailable("this replica belongs to no cluster yet"))?;
         let raft = replica.coordinator().consensus().raft().clone();
-        // The first bad message ends the pipeline; the sender opens a new one and starts over.
-        let requests = request.into_inner().scan(false, move |ended, message| {
+        let refusals = self.refusals.clone();
+        // The first bad message ends the pipeline, and the sender is told why.
+        let (end, ended) = oneshot::channel();
+        let requests = request.into_inner().scan(Some(end), move |end, message| {
             let decoded = message.and_then(|message| {
-                check_route(message.route.as_ref(), &replica)?;
+                refusals.check(message.route.as_ref(), &replica)?;
                 codec::decode_append_request(&message.body).map_err(|error| malformed(&error))
             });
-            let item = match (&*ended, decoded) {
-                (true, _) => None,
-                (false, Ok(request)) => Some(request),
-                (false, Err(error)) => {
+            let item = match (end.is_some(), decoded) {
+                (false, _) => None,
+                (true, Ok(request)) => Some(request),
+                (true, Err(error)) => {
                     tracing::debug!(%error, "append pipeline ends");
-                    *ended = true;
+                    // The sender may have gone.
+                    let _ = end.take().map(|end| end.send(error));
                     None
                 }
             };
@@ -135,6 +172,9 @@ impl Peer for PeerService {
                 body: codec::encode_stream_append(&result),
             })
         });
+        let reason = futures::stream::once(ended)
+            .filter_map(|reason| futures::future::ready(reason.ok().map(Err)));
+        let answers = answers.chain(reason);
         Ok(Response::new(answers.boxed()))
     }
 

@@ -6,7 +6,7 @@ use prost::Message;
 use quorate_meta::command::Command;
 use quorate_meta::model::channel::owned_by;
 use quorate_meta::model::{Level, Segment, SegmentState};
-use quorate_meta::{Reason, SegmentId, pb};
+use quorate_meta::{Reason, SegmentId, State, pb};
 use quorate_rpc::proto::milvus::common;
 use quorate_rpc::proto::milvus::data::{
     DropVirtualChannelRequest, DropVirtualChannelResponse, FieldBinlog,
@@ -39,8 +39,11 @@ impl Coordinator {
     ) -> Result<common::Status> {
         let scope = self.scope()?;
         for _ in 0..TRIES {
-            let command = Command::SaveBinlogs(self.save_command(&request).await?);
-            match scope.propose_fact(command).await {
+            let saved = match self.save_command(&request).await {
+                Ok(command) => scope.propose_fact(Command::SaveBinlogs(command)).await,
+                Err(error) => Err(error),
+            };
+            match saved {
                 Ok(_) => return Ok(status::ok()),
                 // Somebody saved to the segment in between: look again.
                 Err(CoordError::Rejected(Reason::FilesChanged, _)) => {}
@@ -58,29 +61,45 @@ impl Coordinator {
         )))
     }
 
-    /// The command for a save, with only the files the segment does not have yet.
+    /// The command for a save, with only the files the segment does not have yet. In Milvus's order:
+    /// whose the channel is, whether the segment is there, and only then what the files are.
     async fn save_command(&self, request: &SaveBinlogPathsRequest) -> Result<pb::SaveBinlogs> {
         self.barrier().await?;
         let id = SegmentId(request.segment_id);
-        let (segment, known) = {
+        let (segment, known, is_dropped) = {
             let state = self.state();
+            refuse_stranger(&state, request)?;
             let segment = state.segment(id).cloned();
+            let is_dropped = segment
+                .as_ref()
+                .is_some_and(|s| state.effective_state(s) == SegmentState::Dropped);
             // Read under the lock: files and their revision belong together.
             let known = match &segment {
                 Some(_) => self.cold(id)?.files,
                 None => Vec::new(),
             };
-            (segment, known)
+            (segment, known, is_dropped)
         };
+        if segment.is_none() && request.seg_level() as u32 != Level::L0 as u32 {
+            return Err(CoordError::Rejected(
+                Reason::SegmentNotFound,
+                format!("segment not found[segment={id}]"),
+            ));
+        }
         let files_rev = segment.as_ref().map_or(0, |segment| segment.files_rev);
         let target = segment.unwrap_or_else(|| new_segment(request));
-        let refs = fresh_refs(request, &target, &known)?;
+        // A dropped segment stays dropped: apply ignores the save, whatever the files are.
+        let refs = if is_dropped {
+            Vec::new()
+        } else {
+            fresh_refs(request, &target, &known)?
+        };
         let level = request.seg_level() as u32;
         let position = |entry: &quorate_rpc::proto::milvus::data::CheckPoint| pb::SegmentPosition {
             segment_id: entry.segment_id,
             position: entry.position.as_ref().map(wire::from_position),
         };
-        let repeated = refs.is_empty() && has_files(request);
+        let repeated = !is_dropped && refs.is_empty() && has_files(request);
         Ok(pb::SaveBinlogs {
             segment_id: request.segment_id,
             collection_id: request.collection_id,
@@ -262,6 +281,26 @@ impl Coordinator {
             status: Some(status::ok()),
         })
     }
+}
+
+/// Only the node a channel is assigned to may save; an empty channel skips the check, as in Milvus.
+/// Apply checks it again.
+fn refuse_stranger(state: &State, request: &SaveBinlogPathsRequest) -> Result<()> {
+    let node = source_of(request.base.as_ref());
+    let is_owner = request.channel.is_empty()
+        || state
+            .channel(&request.channel)
+            .is_some_and(|row| owned_by(row, node, request.assignment_epoch));
+    if is_owner {
+        return Ok(());
+    }
+    Err(CoordError::Rejected(
+        Reason::ChannelNotFound,
+        format!(
+            "for node {node}: channel not found[channel={}]",
+            request.channel
+        ),
+    ))
 }
 
 /// Stands for a segment that does not exist, for building paths: apply decides what becomes of it.

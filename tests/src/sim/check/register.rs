@@ -53,7 +53,13 @@ fn seen(ops: &[&Op]) -> BTreeMap<u64, u64> {
         match (&op.call, op.end) {
             (Call::Read { value: Some(v), .. }, End::Ok) => note(*v, op.completed),
             (Call::Cas { old, .. }, End::Ok) => note(*old, op.completed),
-            (Call::Cas { seen: Some(Some(v)), .. }, End::Fail) => note(*v, op.completed),
+            (
+                Call::Cas {
+                    seen: Some(Some(v)),
+                    ..
+                },
+                End::Fail,
+            ) => note(*v, op.completed),
             _ => {}
         }
     }
@@ -84,15 +90,16 @@ fn items(ops: &[&Op]) -> Vec<Item> {
         .filter_map(|op| {
             let (step, to) = match (&op.call, op.end) {
                 (Call::Read { value, .. }, End::Ok) => (Step::Is(*value), op.completed),
-                (Call::Cas { seen: Some(value), .. }, End::Fail) => {
-                    (Step::Is(*value), op.completed)
-                }
+                (
+                    Call::Cas {
+                        seen: Some(value), ..
+                    },
+                    End::Fail,
+                ) => (Step::Is(*value), op.completed),
                 (Call::Write { value, .. }, End::Ok) => (Step::Write(*value), op.completed),
                 (Call::Write { value, .. }, End::Info) => (Step::Write(*value), *seen.get(value)?),
                 (Call::Cas { old, new, .. }, End::Ok) => (Step::Cas(*old, *new), op.completed),
-                (Call::Cas { old, new, .. }, End::Info) => {
-                    (Step::Cas(*old, *new), *seen.get(new)?)
-                }
+                (Call::Cas { old, new, .. }, End::Info) => (Step::Cas(*old, *new), *seen.get(new)?),
                 _ => return None,
             };
             let from = op.invoked;
@@ -140,12 +147,12 @@ fn search(items: &[Item]) -> Result<(), String> {
         furthest = furthest.max(place.base);
         // What begins after the first open operation has ended must wait for it.
         let mut deadline = u64::MAX;
-        for at in place.base..items.len() {
-            if items[at].from > deadline {
+        for (at, item) in items.iter().enumerate().skip(place.base) {
+            if item.from > deadline {
                 break;
             }
             if !place.ahead.contains(&at) {
-                deadline = deadline.min(items[at].to);
+                deadline = deadline.min(item.to);
             }
         }
         for at in (place.base..items.len()).rev() {

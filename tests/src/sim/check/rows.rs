@@ -122,7 +122,10 @@ pub fn each_row_once(
                 channel.stored
             ));
         }
-        let all: Vec<_> = (channel.made > 0).then_some((0, channel.made)).into_iter().collect();
+        let all: Vec<_> = (channel.made > 0)
+            .then_some((0, channel.made))
+            .into_iter()
+            .collect();
         if channel.stored != all {
             found.push(format!(
                 "of {} rows of {name} only {:?} are stored",
@@ -131,7 +134,9 @@ pub fn each_row_once(
         }
         let sum: u64 = channel.stored.iter().map(|(from, to)| to - from).sum();
         if i64::try_from(sum) != Ok(counted) {
-            found.push(format!("{name} has {sum} rows, its segments count {counted}"));
+            found.push(format!(
+                "{name} has {sum} rows, its segments count {counted}"
+            ));
         }
     }
     found

@@ -14,7 +14,9 @@ pub fn check(ops: &[Op]) -> Vec<String> {
         let Some((node, term)) = op.by else { continue };
         let leader = *leaders.entry(term).or_insert(node);
         if leader != node {
-            found.push(format!("in term {term} replicas {leader} and {node} answered"));
+            found.push(format!(
+                "in term {term} replicas {leader} and {node} answered"
+            ));
         }
         answered.push((op.invoked, op.completed, term));
     }

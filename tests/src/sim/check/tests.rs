@@ -231,7 +231,11 @@ fn rows_missing_doubled_or_miscounted_are_found() {
     let miscounted = rows_of(&[segment("Flushed", 14, &[1, 2])], &[(0, 15)], 15);
     assert_eq!(miscounted.len(), 2);
     let unknown = rows_of(&[segment("Flushed", 15, &[1, 2, 9])], &[(0, 15)], 15);
-    assert!(unknown.iter().any(|problem| problem.contains("nobody offered")));
+    assert!(
+        unknown
+            .iter()
+            .any(|problem| problem.contains("nobody offered"))
+    );
 }
 
 #[test]

@@ -290,3 +290,35 @@ impl NetSnapshot<TypeConfig> for Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_raft_store::types::log_id;
+    use quorate_raft_store::{Entry, EntryPayload};
+
+    use super::*;
+
+    fn request(prev: Option<u64>, first: Option<u64>) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: prev.map(|index| log_id(1, index)),
+            entries: first
+                .map(|index| Entry {
+                    log_id: log_id(1, index),
+                    payload: EntryPayload::Blank,
+                })
+                .into_iter()
+                .collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[test]
+    fn a_gap_behind_the_predecessor_is_noticed() {
+        assert!(follows_its_predecessor(&request(Some(240), Some(241))));
+        assert!(follows_its_predecessor(&request(Some(240), None)));
+        assert!(follows_its_predecessor(&request(None, Some(0))));
+        assert!(!follows_its_predecessor(&request(Some(240), Some(260))));
+        assert!(!follows_its_predecessor(&request(None, Some(5))));
+    }
+}

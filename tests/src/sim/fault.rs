@@ -53,7 +53,8 @@ impl Nemesis {
             14..22 => self.stop_one(Stop::Kill).await,
             22..28 => self.stop_one(Stop::Graceful).await,
             28..31 => self.stop_all().await,
-            31..56 => self.partition().await,
+            31..36 => self.restart_the_last_follower().await,
+            36..56 => self.partition().await,
             56..68 => self.pause().await,
             68..76 => self.jump_clock(),
             76..86 => self.storm().await,
@@ -91,8 +92,42 @@ impl Nemesis {
     async fn stop_one(&self, how: Stop) {
         let id = self.victim();
         self.cluster.stop(id, how).await;
-        tokio::time::sleep(self.some_time()).await;
+        let quick = self.cluster.world.chance(300);
+        tokio::time::sleep(self.some_time() / if quick { 40 } else { 1 }).await;
         self.start(id).await;
+    }
+
+    /// The leader keeps the followers it needs for a quorum; then one of those restarts so fast
+    /// that the lease it gave still runs. With the others it could elect somebody else.
+    async fn restart_the_last_follower(&self) {
+        let world = &self.cluster.world;
+        let ids = self.cluster.ids();
+        let leader = self.victim();
+        let others: Vec<u64> = ids.iter().copied().filter(|id| *id != leader).collect();
+        let (kept, lost) = others.split_at(ids.len() / 2);
+        let Some(&restarts) = kept.first() else {
+            return;
+        };
+        let cut: Cut = lost
+            .iter()
+            .map(|lost| (Place::Replica(leader), Place::Replica(*lost)))
+            .flat_map(|(leader, lost)| [(leader, lost), (lost, leader)])
+            .collect();
+        world.note(format_args!(
+            "partition: r{leader} from {lost:?}, then r{restarts} restarts"
+        ));
+        for (from, to) in &cut {
+            world.cut(*from, *to);
+        }
+        tokio::time::sleep(self.some_time() / 4).await;
+        self.cluster.stop(restarts, Stop::PowerLoss).await;
+        tokio::time::sleep(self.some_time() / 80).await;
+        self.start(restarts).await;
+        tokio::time::sleep(self.some_time() / 4).await;
+        for (from, to) in &cut {
+            world.mend(*from, *to);
+        }
+        world.note(format_args!("partition healed: r{leader} from {lost:?}"));
     }
 
     async fn stop_all(&self) {

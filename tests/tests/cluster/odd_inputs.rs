@@ -657,7 +657,7 @@ async fn a_time_tick_of_a_stranger_changes_nothing() {
         ..FlushRequest::default()
     };
     ask!(world.cluster, DataCoordClient.flush(sealed)).unwrap();
-    let far = world.cluster.alloc_timestamps(1).await + (3600 * 1000 << 18);
+    let far = world.cluster.alloc_timestamps(1).await + ((3600 * 1000) << 18);
     let nobody = ReportDataNodeTtMsgsRequest {
         base: None,
         msgs: vec![DataNodeTtMsg {

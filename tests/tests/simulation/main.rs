@@ -160,7 +160,6 @@ fn a_data_node_that_does_not_count_its_rows_is_found() {
 }
 
 #[test]
-#[ignore]
 fn a_restarted_voter_that_forgets_its_lease_is_found() {
     finds(Sabotage::VoteAtOnce, 60);
 }

@@ -80,7 +80,6 @@ impl FakeDataNode {
     }
 
     /// What its requests carry: who speaks.
-    #[allow(clippy::unnecessary_wraps)]
     pub fn base(&self) -> Option<MsgBase> {
         Some(MsgBase {
             source_id: self.id,

@@ -98,7 +98,8 @@ impl Nemesis {
     }
 
     /// The leader keeps the followers it needs for a quorum; then one of those restarts so fast
-    /// that the lease it gave still runs. With the others it could elect somebody else.
+    /// that the lease it gave still runs, and hears no more of the leader. With the others it could
+    /// elect somebody else.
     async fn restart_the_last_follower(&self) {
         let world = &self.cluster.world;
         let ids = self.cluster.ids();
@@ -108,7 +109,7 @@ impl Nemesis {
         let Some(&restarts) = kept.first() else {
             return;
         };
-        let cut: Cut = lost
+        let mut cut: Cut = lost
             .iter()
             .map(|lost| (Place::Replica(leader), Place::Replica(*lost)))
             .flat_map(|(leader, lost)| [(leader, lost), (lost, leader)])
@@ -121,6 +122,9 @@ impl Nemesis {
         }
         tokio::time::sleep(self.some_time() / 4).await;
         self.cluster.stop(restarts, Stop::PowerLoss).await;
+        let last = (Place::Replica(leader), Place::Replica(restarts));
+        world.cut(last.0, last.1);
+        cut.push(last);
         tokio::time::sleep(self.some_time() / 80).await;
         self.start(restarts).await;
         tokio::time::sleep(self.some_time() / 4).await;

@@ -44,8 +44,6 @@ use writer::Writer;
 pub enum Sabotage {
     /// A power loss takes synced data, too.
     ForgetSynced,
-    /// A restarted voter votes at once, whatever lease it gave before.
-    VoteAtOnce,
     /// A restarted leader goes on in its old term, whatever its log lost (openraft's default).
     RestoreLeader,
     /// Data nodes' time ticks do not count the rows they hold.
@@ -244,6 +242,7 @@ async fn simulate(plan: Plan) -> Report {
     let _ = tokio::join!(watching, reading);
     final_check::everything_is_there(&shared, &writers).await;
 
+    cluster.end();
     report(&plan, &world, &history, &writers)
 }
 

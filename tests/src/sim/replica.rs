@@ -229,10 +229,7 @@ impl Cluster {
             clock,
             Arc::new(data_nodes),
         );
-        let quiet = match self.sabotage {
-            Some(Sabotage::VoteAtOnce) => Duration::ZERO,
-            _ => raft_config.election_max,
-        };
+        let quiet = raft_config.election_max;
         tokio::spawn(async move {
             tokio::time::sleep(quiet).await;
             raft.runtime_config().elect(true);
@@ -272,6 +269,18 @@ impl Cluster {
             .initialize(members)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    /// Lets go of everything that runs, so that the memory of a finished simulation is free.
+    pub fn end(&self) {
+        for id in self.ids() {
+            if let Some(Some(running)) = self.with(id, |host| host.running.take()) {
+                running.life.cancel();
+            }
+        }
+        for node in &self.data_nodes {
+            node.kill();
+        }
     }
 
     /// Ends a run. What is left of it winds down in the background, unable to reach anything.

@@ -158,8 +158,3 @@ fn a_leader_that_goes_on_in_its_old_term_after_a_restart_is_found() {
 fn a_data_node_that_does_not_count_its_rows_is_found() {
     finds(Sabotage::UncountedRows, 30);
 }
-
-#[test]
-fn a_restarted_voter_that_forgets_its_lease_is_found() {
-    finds(Sabotage::VoteAtOnce, 60);
-}

@@ -48,6 +48,8 @@ pub struct Scope {
     pub leases: Mutex<BTreeMap<i64, NodeLease>>,
     /// Wakes the seal and flush loop: a time tick came, or a flush was asked for.
     pub ticked: Notify,
+    /// When this epoch began, on the monotonic clock.
+    pub opened: Instant,
     /// Ends the loops.
     pub cancel: CancellationToken,
     consensus: Consensus,
@@ -90,6 +92,7 @@ impl Scope {
             floor: first.max(bound).plus_ms(expiration),
             leases: Mutex::new(nodes.into_iter().map(|id| (id, lease)).collect()),
             ticked: Notify::new(),
+            opened: Instant::now(),
             cancel,
             clock,
             consensus,

@@ -82,7 +82,7 @@ async fn stops(cluster: &mut Cluster, replica: usize, first: usize) -> usize {
 }
 
 fn length_of(n: usize) -> usize {
-    1000 + n % 3000
+    20_000 + 7 * (n % 3000)
 }
 
 /// Fills the disk of one replica, which leads or does not.

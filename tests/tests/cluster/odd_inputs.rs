@@ -5,26 +5,17 @@ mod flush;
 mod request;
 mod save;
 
-use quorate_rpc::proto::milvus::common::SegmentStats;
-use quorate_rpc::proto::milvus::common::Status;
-use quorate_rpc::proto::milvus::data::Binlog;
-use quorate_rpc::proto::milvus::data::FieldBinlog;
-use quorate_rpc::proto::milvus::data::GetFlushStateRequest;
-use quorate_rpc::proto::milvus::data::GetSegmentInfoRequest;
-use quorate_rpc::proto::milvus::data::ReportDataNodeTtMsgsRequest;
-use quorate_rpc::proto::milvus::data::SaveBinlogPathsRequest;
-use quorate_rpc::proto::milvus::data::SegmentIdRequest;
-use quorate_rpc::proto::milvus::data::UpdateChannelCheckpointRequest;
+use quorate_rpc::proto::milvus::common::{SegmentStats, Status};
 use quorate_rpc::proto::milvus::data::data_coord_client::DataCoordClient;
-use quorate_rpc::proto::milvus::msg::DataNodeTtMsg;
-use quorate_rpc::proto::milvus::msg::MsgPosition;
-use quorate_rpc::proto::quorate::collection::Collection;
-use quorate_rpc::proto::quorate::collection::DropCollectionRequest;
+use quorate_rpc::proto::milvus::data::{
+    Binlog, FieldBinlog, GetFlushStateRequest, GetSegmentInfoRequest, ReportDataNodeTtMsgsRequest,
+    SaveBinlogPathsRequest, SegmentIdRequest, UpdateChannelCheckpointRequest,
+};
+use quorate_rpc::proto::milvus::msg::{DataNodeTtMsg, MsgPosition};
 use quorate_rpc::proto::quorate::collection::collections_client::CollectionsClient;
+use quorate_rpc::proto::quorate::collection::{Collection, DropCollectionRequest};
 use quorate_tests::ask;
-use quorate_tests::cluster::Cluster;
-use quorate_tests::cluster::FakeDataNode;
-use quorate_tests::cluster::Options;
+use quorate_tests::cluster::{Cluster, FakeDataNode, Options};
 
 /// Nothing has this id.
 const UNKNOWN: i64 = 400_000_000_191_459_445;

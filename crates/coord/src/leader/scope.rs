@@ -139,7 +139,7 @@ impl Scope {
     /// Proposes what one of this leader's loops decided.
     ///
     /// # Errors
-    /// As [`Proposer::submit`], and the refusal of apply.
+    /// `Overloaded` or `Unknown` as the proposer says, and the refusal of apply.
     pub async fn propose(&self, command: Command) -> Result<pb::Reply> {
         accept(
             self.proposer
@@ -151,7 +151,7 @@ impl Scope {
     /// Proposes a client's or node's fact; it holds whoever leads.
     ///
     /// # Errors
-    /// As [`Proposer::submit`], and the refusal of apply.
+    /// `Overloaded` or `Unknown` as the proposer says, and the refusal of apply.
     pub async fn propose_fact(&self, command: Command) -> Result<pb::Reply> {
         accept(self.submit_fact(command).await?)
     }
@@ -159,7 +159,7 @@ impl Scope {
     /// The same, with the whole outcome.
     ///
     /// # Errors
-    /// As [`Proposer::submit`].
+    /// `Overloaded` or `Unknown`, as the proposer says.
     pub async fn submit_fact(&self, command: Command) -> Result<Outcome> {
         self.proposer
             .submit(unfenced(self.clock.stamp(), command))

@@ -1,17 +1,15 @@
 //! Flush, GetFlushState, time ticks and checkpoints.
 
-use quorate_rpc::proto::milvus::common::SegmentState;
-use quorate_rpc::proto::milvus::common::SegmentStats;
-use quorate_rpc::proto::milvus::data::FlushRequest;
-use quorate_rpc::proto::milvus::data::ReportDataNodeTtMsgsRequest;
-use quorate_rpc::proto::milvus::data::UpdateChannelCheckpointRequest;
+use quorate_rpc::proto::milvus::common::{SegmentState, SegmentStats};
 use quorate_rpc::proto::milvus::data::data_coord_client::DataCoordClient;
-use quorate_rpc::proto::milvus::msg::DataNodeTtMsg;
-use quorate_rpc::proto::milvus::msg::MsgPosition;
+use quorate_rpc::proto::milvus::data::{
+    FlushRequest, ReportDataNodeTtMsgsRequest, UpdateChannelCheckpointRequest,
+};
+use quorate_rpc::proto::milvus::msg::{DataNodeTtMsg, MsgPosition};
 use quorate_tests::ask;
 use quorate_tests::cluster::until;
 
-use super::{UNKNOWN, World, is};
+use super::{UNKNOWN, World, is, position};
 
 #[tokio::test]
 async fn checkpoints_only_move_forward() {

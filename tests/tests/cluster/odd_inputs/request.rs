@@ -1,11 +1,11 @@
 //! Reads, channels, and what is no request at all.
 
 use quorate_rpc::proto::milvus::common::SegmentState;
-use quorate_rpc::proto::milvus::data::AssignSegmentIdRequest;
-use quorate_rpc::proto::milvus::data::DropVirtualChannelRequest;
-use quorate_rpc::proto::milvus::data::GetSegmentStatesRequest;
-use quorate_rpc::proto::milvus::data::WatchChannelsRequest;
 use quorate_rpc::proto::milvus::data::data_coord_client::DataCoordClient;
+use quorate_rpc::proto::milvus::data::{
+    AssignSegmentIdRequest, DropVirtualChannelRequest, GetSegmentStatesRequest,
+    WatchChannelsRequest,
+};
 use quorate_tests::ask;
 use quorate_tests::cluster::call_raw;
 

@@ -1,11 +1,8 @@
 //! SaveBinlogPaths.
 
 use quorate_rpc::proto::milvus::common::SegmentState;
-use quorate_rpc::proto::milvus::data::CheckPoint;
-use quorate_rpc::proto::milvus::data::FieldBinlog;
-use quorate_rpc::proto::milvus::data::SaveBinlogPathsRequest;
-use quorate_tests::cluster::FakeDataNode;
-use quorate_tests::cluster::until;
+use quorate_rpc::proto::milvus::data::{CheckPoint, FieldBinlog, SaveBinlogPathsRequest};
+use quorate_tests::cluster::{FakeDataNode, until};
 
 use super::{UNKNOWN, World, insert_log, is, position};
 

@@ -1,0 +1,1 @@
+//! Index files over the vectors of a segment.

@@ -9,9 +9,14 @@ XTASK   := $(TARGET)/release/xtask
 
 # Where `make up` keeps its cluster.
 DATA ?= data
+# What `make sim` runs.
+SEEDS ?= 200
+FROM ?= 1
+# How long `make soak` runs.
+MINUTES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-selftest up test check-wire descriptors bench-api fmt lint clean-data
+.PHONY: help setup build demo demo-selftest up soak sim test cluster-test check-wire descriptors bench-api bench-compaction fmt lint clean-data
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -23,17 +28,27 @@ setup: ## check for what a build needs, and install what is missing
 build: setup ## compile everything
 	cargo build --release --workspace
 
-demo: build ## see a cluster lose its leader under load and lose no row
+demo: build ## see rows live their whole life while leader and data node are killed
 	@$(QUORATE) demo
 
-demo-selftest: build ## prove that the demo notices lost and doubled rows
+demo-selftest: build ## prove that the demo notices wrong rows, lost objects and orphans
 	@$(QUORATE) demo --selftest
 
 up: build ## run three replicas and two data nodes here, until Ctrl-C
 	@$(QUORATE) dev --restart --data-dir $(DATA)
 
+soak: build ## use a cluster at random and kill its processes: MINUTES=3 SEED=… S3=1
+	@$(QUORATE) soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(S3),--s3)
+
+sim: setup ## simulate whole clusters from seeds: SEEDS=200 FROM=1, or SEED=7 with its trace
+	cargo build --release -p quorate-tests --bin quorate-sim
+	@$(TARGET)/release/quorate-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
 test: build ## formatting, lints, layers, wire tables, all tests, documentation
 	@scripts/test.sh $(XTASK)
+
+cluster-test: build ## try what cluster/ ships: units, TLS, rolling restart, replacing a node
+	@scripts/cluster-test.sh $(QUORATE)
 
 check-wire: build ## compare the proto files with Milvus's releases
 	@scripts/check-wire.sh $(XTASK)
@@ -44,6 +59,9 @@ descriptors: build ## write the protocol's descriptor set to OUT=file
 
 bench-api: build ## measure calls a second and their latency against three replicas
 	@$(QUORATE) bench api
+
+bench-compaction: build ## measure a merge against reading and writing the same files
+	@$(QUORATE) bench compaction
 
 fmt: ## format the code
 	cargo fmt --all

@@ -31,6 +31,8 @@ step "examples in the documentation"
 kept cargo test --release --workspace --doc
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+step "what cluster/ ships"
+scripts/cluster-test.sh "$(dirname "$xtask")/quorate"
 
 plain=$(sed 's/\x1b\[[0-9;]*m//g' "$log")
 tests=$(printf '%s\n' "$plain" | sed -n 's/^ *Summary .*] *\([0-9][0-9]*\) tests\{0,1\} run:.*/\1/p' | tail -n 1)

@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "milvus/schema.proto",
     "milvus/msg.proto",
     "milvus/milvus.proto",
+    "milvus/index.proto",
     "milvus/data.proto",
     "quorate/row/v1/row.proto",
     "quorate/collection/v1/collection.proto",
@@ -35,9 +36,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         compiler.encode_file_descriptor_set(),
     )?;
 
+    let mut files = compiler.file_descriptor_set();
+    // Milvus names a value of an enum `_`, which is no name in Rust. On the wire are numbers only.
+    let enums = files.file.iter_mut().flat_map(|file| &mut file.enum_type);
+    for value in enums.flat_map(|kind| &mut kind.value) {
+        if value.name() == "_" {
+            value.name = Some("None".into());
+        }
+    }
     tonic_prost_build::configure()
         .include_file("protos.rs")
         .bytes(".quorate.peer")
-        .compile_fds(compiler.file_descriptor_set())?;
+        .compile_fds(files)?;
     Ok(())
 }

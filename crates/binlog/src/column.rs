@@ -225,13 +225,21 @@ impl ColumnData {
 
     /// Bytes the values take in memory, near enough for accounting.
     pub fn memory_size(&self) -> usize {
+        self.memory_size_of(0..self.len())
+    }
+
+    /// Bytes the values of some rows take in memory, near enough for accounting.
+    ///
+    /// # Panics
+    /// When `rows` reaches beyond the column.
+    pub fn memory_size_of(&self, rows: Range<usize>) -> usize {
         match self {
-            ColumnData::VarChar(values) | ColumnData::Json(values) => values
+            ColumnData::VarChar(values) | ColumnData::Json(values) => values[rows]
                 .iter()
                 .map(|value| value.len() + size_of::<String>())
                 .sum(),
-            _ => by_row!(self, values => size_of_val(values.as_slice()),
-                _per_row, data => size_of_val(data.as_slice())),
+            _ => by_row!(self, values => size_of_val(&values[rows]),
+                per_row, data => size_of_val(&data[rows.start * per_row..rows.end * per_row])),
         }
     }
 
@@ -356,18 +364,19 @@ impl ColumnData {
 
     /// CRC32C over type, number of rows and all values.
     pub fn checksum(&self) -> u32 {
-        fn fold<'a, const N: usize>(crc: u32, values: impl Iterator<Item = [u8; N]> + 'a) -> u32 {
-            // In chunks: the checksum instruction wants more than a few bytes a call.
-            let mut buffer = Vec::with_capacity(64 * 1024);
-            let mut crc = crc;
-            for value in values {
-                buffer.extend_from_slice(&value);
-                if buffer.len() >= 64 * 1024 - N {
-                    crc = crc32c::crc32c_append(crc, &buffer);
-                    buffer.clear();
+        // In chunks: the checksum instruction wants more than a few bytes a call.
+        fn fold<T: Copy, const N: usize>(
+            crc: u32,
+            values: &[T],
+            bytes: impl Fn(T) -> [u8; N],
+        ) -> u32 {
+            let mut buffer = vec![0; values.len().min(8 * 1024) * N];
+            values.chunks(8 * 1024).fold(crc, |crc, chunk| {
+                for (to, value) in buffer.chunks_exact_mut(N).zip(chunk) {
+                    to.copy_from_slice(&bytes(*value));
                 }
-            }
-            crc32c::crc32c_append(crc, &buffer)
+                crc32c::crc32c_append(crc, &buffer[..chunk.len() * N])
+            })
         }
         let kind = self.kind();
         let mut head = Vec::with_capacity(16);
@@ -376,20 +385,20 @@ impl ColumnData {
         head.extend_from_slice(&(self.len() as u64).to_le_bytes());
         let crc = crc32c::crc32c(&head);
         match self {
-            ColumnData::Bool(values) => fold(crc, values.iter().map(|v| [u8::from(*v)])),
-            ColumnData::Int8(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
-            ColumnData::Int16(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
-            ColumnData::Int32(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
-            ColumnData::Int64(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
-            ColumnData::Float(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
-            ColumnData::Double(values) => fold(crc, values.iter().map(|v| v.to_le_bytes())),
+            ColumnData::Bool(values) => fold(crc, values, |v| [u8::from(v)]),
+            ColumnData::Int8(values) => fold(crc, values, i8::to_le_bytes),
+            ColumnData::Int16(values) => fold(crc, values, i16::to_le_bytes),
+            ColumnData::Int32(values) => fold(crc, values, i32::to_le_bytes),
+            ColumnData::Int64(values) => fold(crc, values, i64::to_le_bytes),
+            ColumnData::Float(values) => fold(crc, values, f32::to_le_bytes),
+            ColumnData::Double(values) => fold(crc, values, f64::to_le_bytes),
             ColumnData::VarChar(values) | ColumnData::Json(values) => {
                 values.iter().fold(crc, |crc, value| {
                     let crc = crc32c::crc32c_append(crc, &(value.len() as u64).to_le_bytes());
                     crc32c::crc32c_append(crc, value.as_bytes())
                 })
             }
-            ColumnData::FloatVector { data, .. } => fold(crc, data.iter().map(|v| v.to_le_bytes())),
+            ColumnData::FloatVector { data, .. } => fold(crc, data, f32::to_le_bytes),
             ColumnData::BinaryVector { data, .. }
             | ColumnData::Float16Vector { data, .. }
             | ColumnData::BFloat16Vector { data, .. } => crc32c::crc32c_append(crc, data),

@@ -6,14 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
+use arrow_schema::{DataType as ArrowType, Field as ArrowField, Schema as ArrowSchema};
 use bytes::Bytes;
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use quorate_rpc::proto::milvus::data::Binlog;
 use quorate_rpc::proto::milvus::schema::DataType;
 
@@ -107,11 +108,7 @@ pub(crate) fn encode(
     let dense = columns
         .iter()
         .any(|(_, column)| column.kind().is_vector() || matches!(column, ColumnData::Double(_)));
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_dictionary_enabled(!dense)
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_created_by(concat!("quorate ", env!("CARGO_PKG_VERSION")).to_owned())
+    let properties = properties(dense)
         .set_key_value_metadata(Some(metadata))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))
@@ -126,6 +123,34 @@ pub(crate) fn encode(
         timestamp_from: facts.timestamp_from,
         timestamp_to: facts.timestamp_to,
     })
+}
+
+/// How values are written; `dense` ones do not repeat, so a dictionary would only cost.
+fn properties(dense: bool) -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_dictionary_enabled(!dense)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_created_by(concat!("quorate ", env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+/// Reads a Parquet file and writes its values again the way log files are written, with nothing
+/// checked and nothing changed: what any rewriting costs at least, to measure against.
+pub fn recode(bytes: Bytes) -> Result<Bytes, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let schema = Arc::clone(builder.schema());
+    let dense = schema.fields().iter().any(|field| {
+        matches!(
+            field.data_type(),
+            ArrowType::FixedSizeList(..) | ArrowType::FixedSizeBinary(_) | ArrowType::Float64
+        )
+    });
+    let properties = properties(dense).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+    for batch in builder.with_batch_size(READ_BATCH_ROWS).build()? {
+        writer.write(&batch?)?;
+    }
+    Ok(writer.into_inner()?.into())
 }
 
 /// Reads a file back. `location` is where it was found: it must be the path of the log the file

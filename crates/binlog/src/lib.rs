@@ -11,10 +11,13 @@
 //!   panic and never silently wrong values.
 
 pub mod column;
+pub mod deletes;
 pub mod delta;
 mod error;
 mod file;
+pub mod group;
 pub mod insert;
+pub mod open;
 pub mod path;
 pub mod position;
 pub mod ranges;
@@ -23,11 +26,14 @@ pub mod stats;
 pub mod store;
 
 pub use column::{ColumnData, Value};
+pub use deletes::Deletes;
 pub use delta::DeltaRows;
 pub use error::BinlogError;
-pub use file::EncodedLog;
+pub use file::{EncodedLog, recode};
+pub use group::{Group, NamedLog, Place};
 pub use insert::{InsertLog, ROW_ID_FIELD, TIMESTAMP_FIELD};
-pub use path::LogPath;
+pub use open::ObjectStoreConfig;
+pub use path::{IndexPath, LogPath};
 pub use ranges::RowSet;
 pub use schema::{Field, FieldType, Schema};
 pub use stats::{PrimaryKey, PrimaryKeyStats};

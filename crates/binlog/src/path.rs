@@ -2,12 +2,16 @@
 //!
 //! [`LogPath`] is the path below the root; [`LogPath::under`] puts it below one and
 //! [`LogPath::parse`] takes it off again. Parsing accepts exactly what display writes, so that a
-//! path and its parts never disagree.
+//! path and its parts never disagree. [`IndexPath`] is the same for index files.
 
 use std::fmt;
 use std::str::FromStr;
 
 use object_store::path::{Path, PathPart};
+
+mod index;
+
+pub use index::{IndexPath, IndexPathError};
 
 /// The path of a log file, by what it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

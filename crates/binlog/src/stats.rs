@@ -82,6 +82,17 @@ impl PrimaryKeyStats {
             rows: column.len() as u64,
         })
     }
+
+    /// Takes the statistics of more rows of the same field in.
+    pub fn merge(&mut self, other: PrimaryKeyStats) {
+        if other.min < self.min {
+            self.min = other.min;
+        }
+        if other.max > self.max {
+            self.max = other.max;
+        }
+        self.rows += other.rows;
+    }
 }
 
 /// Encodes statistics. `timestamps` are the lowest and highest of the rows.
@@ -153,5 +164,14 @@ mod tests {
         assert_eq!(log.rows, 3);
         assert_eq!(decode(&path.to_string(), log.bytes).unwrap(), stats);
         assert!(PrimaryKeyStats::of(&ColumnData::Int64(vec![])).is_none());
+    }
+
+    #[test]
+    fn merged_statistics_are_those_of_all_rows() {
+        let of = |keys: &[i64]| PrimaryKeyStats::of(&ColumnData::Int64(keys.to_vec())).unwrap();
+        let mut merged = of(&[3, 5]);
+        merged.merge(of(&[4]));
+        merged.merge(of(&[9, -1]));
+        assert_eq!(merged, of(&[3, 5, 4, 9, -1]));
     }
 }

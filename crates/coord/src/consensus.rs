@@ -1,5 +1,10 @@
-//! The only user of openraft's client API: propose, confirm leadership, know the leader.
+//! The only user of openraft's client API: propose, confirm leadership, know the leader, change the
+//! members.
 
+mod members;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +20,8 @@ use quorate_raft_store::{Member, NodeId, Payload, Raft, StateStore, TypeConfig};
 use crate::error::{CoordError, Result};
 use crate::machine::MetaMachine;
 
+pub use members::{Change, Group};
+
 /// This replica's Raft node.
 #[derive(Clone)]
 pub struct Consensus {
@@ -22,6 +29,9 @@ pub struct Consensus {
     store: StateStore<MetaMachine>,
     /// Length of the leader lease, shortened for clocks that run at different rates.
     lease: Duration,
+    election_max: Duration,
+    /// A term this replica leads and has begun to hand over; it serves no more in it.
+    resigned: Arc<AtomicU64>,
 }
 
 /// An applied entry.
@@ -47,6 +57,8 @@ impl Consensus {
             raft,
             store,
             lease: election_max * 4 / 5,
+            election_max,
+            resigned: Arc::default(),
         }
     }
 
@@ -93,7 +105,8 @@ impl Consensus {
     /// elected. Counted from the *sending* of the last messages a quorum acknowledged (Raft
     /// dissertation §6.4.1). A lone voter is its own quorum.
     pub fn lease_runs(&self) -> bool {
-        if self.leading_term().is_none() {
+        let resigned = self.resigned.load(Ordering::Acquire);
+        if self.leading_term().is_none_or(|term| term == resigned) {
             return false;
         }
         let metrics = self.raft.data_metrics();
@@ -175,13 +188,12 @@ impl Consensus {
             })
     }
 
-    /// Hands leadership to the voter whose log is longest, if this replica leads and there is
-    /// another one.
-    pub async fn transfer_away(&self) -> Option<NodeId> {
+    /// The voter whose log is longest, if this replica leads and there is another one.
+    pub fn successor(&self) -> Option<NodeId> {
         let metrics = self.metrics();
         let own = *self.raft.node_id();
         let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
-        let target = metrics
+        metrics
             .replication?
             .into_iter()
             .filter(|(id, _)| *id != own && voters.contains(id))
@@ -189,7 +201,13 @@ impl Consensus {
                 let index = matched.as_ref().map_or(0, |log_id| log_id.index);
                 (index, std::cmp::Reverse(*id))
             })
-            .map(|(id, _)| id)?;
+            .map(|(id, _)| id)
+    }
+
+    /// Hands leadership to the voter whose log is longest, if this replica leads and there is
+    /// another one.
+    pub async fn transfer_away(&self) -> Option<NodeId> {
+        let target = self.successor()?;
         self.raft.trigger().transfer_leader(target).await.ok()?;
         Some(target)
     }

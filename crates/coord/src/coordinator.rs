@@ -17,6 +17,7 @@ use crate::consensus::Consensus;
 use crate::error::{CoordError, Result};
 use crate::leader::{self, Scope};
 use crate::outbound::DataNodes;
+use crate::outbound::objects::Objects;
 use crate::proposer::Proposer;
 use crate::reader::Reader;
 
@@ -28,18 +29,20 @@ pub struct Coordinator {
     reader: Reader,
     wall: Arc<dyn WallClock>,
     data_nodes: Arc<dyn DataNodes>,
+    objects: Option<Arc<dyn Objects>>,
     scope: ArcSwapOption<Scope>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Coordinator {
-    /// Starts the coordinator on a running Raft node.
+    /// Starts the coordinator on a running Raft node. Without an object store nothing is collected.
     pub fn start(
         config: Config,
         consensus: Consensus,
         wall: Arc<dyn WallClock>,
         data_nodes: Arc<dyn DataNodes>,
+        objects: Option<Arc<dyn Objects>>,
     ) -> Arc<Self> {
         let cancel = CancellationToken::new();
         let policy = &config.policy;
@@ -55,6 +58,7 @@ impl Coordinator {
             consensus,
             wall,
             data_nodes,
+            objects,
             scope: ArcSwapOption::empty(),
             tasks: TaskTracker::new(),
             cancel: cancel.clone(),
@@ -99,6 +103,10 @@ impl Coordinator {
 
     pub(crate) fn data_nodes(&self) -> &Arc<dyn DataNodes> {
         &self.data_nodes
+    }
+
+    pub(crate) fn objects(&self) -> Option<&Arc<dyn Objects>> {
+        self.objects.as_ref()
     }
 
     pub(crate) fn publish(&self, scope: Option<Arc<Scope>>) {

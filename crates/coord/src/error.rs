@@ -28,6 +28,12 @@ pub enum CoordError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// No such index, with the name that was asked for.
+    #[error("index not found[indexName={0}]")]
+    IndexNotFound(String),
+    /// Switched off by the settings.
+    #[error("{0}")]
+    Disabled(String),
     /// Something is broken here.
     #[error("internal error: {0}")]
     Internal(String),
@@ -42,6 +48,8 @@ impl CoordError {
             Self::Unknown(_) => Code::Timeout,
             Self::Invalid(_) => Code::ParameterInvalid,
             Self::Internal(_) => Code::ServiceInternal,
+            Self::IndexNotFound(_) => Code::IndexNotFound,
+            Self::Disabled(_) => Code::ServiceUnavailable,
             Self::Rejected(reason, _) => match reason {
                 Reason::CollectionNotFound => Code::CollectionNotFound,
                 Reason::PartitionNotFound => Code::PartitionNotFound,

@@ -1,19 +1,24 @@
 //! The metadata state as a replicated state machine: adapts `quorate_meta::State` to the store.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use quorate_meta::SegmentId;
 use quorate_meta::command::{decode_entry, encode_outcomes};
 use quorate_meta::decide::LogPos;
-use quorate_meta::state::{Change, Event, State};
+use quorate_meta::state::{Change, Event, RowWrite, State};
 use quorate_raft_store::types::term_of;
 use quorate_raft_store::{AppliedEntry, Commit, Machine, Row, View};
 use std::ops::ControlFlow;
 use tokio::sync::Notify;
 
 use crate::check::Checks;
+
+/// Segments remembered as having become Flushed.
+const FLUSHED_HINTS_MAX: usize = 4096;
 
 /// What wakes the leader's loops. A wake carries no data: a loop looks at the state.
 #[derive(Debug, Default)]
@@ -24,6 +29,51 @@ pub struct Wakes {
     pub channels: Notify,
     /// Something was dropped.
     pub drops: Notify,
+    /// Segments became Flushed, or compaction tasks changed.
+    pub compaction: Notify,
+    /// Segments became Flushed, or indexes or their builds changed.
+    pub index: Notify,
+    /// There may be something to collect, or collection was paused or resumed.
+    pub gc: Notify,
+    /// Which segments became Flushed: a hint where to look for something to compact.
+    pub flushed: FlushedHints,
+    /// The same for index builds. After an index was created all are to be looked at.
+    pub unindexed: FlushedHints,
+}
+
+/// Segments that became Flushed since somebody asked. On followers nobody does, so it is bounded.
+#[derive(Debug, Default)]
+pub struct FlushedHints(Mutex<Hints>);
+
+#[derive(Debug, Default)]
+struct Hints {
+    segments: BTreeSet<SegmentId>,
+    overflowed: bool,
+}
+
+impl FlushedHints {
+    fn add(&self, id: SegmentId) {
+        let mut hints = self.0.lock();
+        if hints.segments.len() >= FLUSHED_HINTS_MAX {
+            hints.segments.clear();
+            hints.overflowed = true;
+        }
+        if !hints.overflowed {
+            hints.segments.insert(id);
+        }
+    }
+
+    fn add_all(&self) {
+        let mut hints = self.0.lock();
+        hints.segments.clear();
+        hints.overflowed = true;
+    }
+
+    /// The segments; `None` = look at all.
+    pub fn take(&self) -> Option<BTreeSet<SegmentId>> {
+        let hints = std::mem::take(&mut *self.0.lock());
+        (!hints.overflowed).then_some(hints.segments)
+    }
 }
 
 /// The hot state of this replica.
@@ -75,8 +125,27 @@ impl MetaMachine {
         for event in events {
             match event {
                 Event::Segment(_) | Event::SegmentFlushing(_) => self.wakes.segments.notify_one(),
-                Event::Channel(_) | Event::Node(_) => self.wakes.channels.notify_one(),
+                Event::Channel(_) => self.wakes.channels.notify_one(),
+                Event::Node(_) => {
+                    self.wakes.channels.notify_one();
+                    self.wakes.compaction.notify_one();
+                    self.wakes.index.notify_one();
+                }
                 Event::Dropped(_) => self.wakes.drops.notify_one(),
+                Event::Flushed(id) => {
+                    self.wakes.flushed.add(*id);
+                    self.wakes.unindexed.add(*id);
+                    self.wakes.compaction.notify_one();
+                    self.wakes.index.notify_one();
+                }
+                Event::Compaction(_) => self.wakes.compaction.notify_one(),
+                Event::Build(id) => {
+                    if *id == 0 {
+                        self.wakes.unindexed.add_all();
+                    }
+                    self.wakes.index.notify_one();
+                }
+                Event::Gc => self.wakes.gc.notify_one(),
                 Event::CheckMarked => {}
             }
         }
@@ -105,6 +174,9 @@ impl Machine for MetaMachine {
         self.wakes.segments.notify_one();
         self.wakes.channels.notify_one();
         self.wakes.drops.notify_one();
+        self.wakes.compaction.notify_one();
+        self.wakes.index.notify_one();
+        self.wakes.gc.notify_one();
         Ok(())
     }
 
@@ -131,7 +203,7 @@ impl Machine for MetaMachine {
                 };
                 let (outcome, delta) = state.decide(pos, stamped);
                 state.merge(&delta);
-                rows.extend(delta.changes.iter().map(to_row));
+                rows.extend(delta.changes.iter().flat_map(Change::to_rows).map(row_of));
                 marked |= delta.events.contains(&Event::CheckMarked);
                 events.extend(delta.events);
                 outcomes.push(outcome);
@@ -151,13 +223,10 @@ impl Machine for MetaMachine {
     }
 }
 
-fn to_row(change: &Change) -> Row {
-    let write = change.to_row();
-    match write.value {
-        Some(value) => Row::Put {
-            key: write.key,
-            value,
-        },
-        None => Row::Delete { key: write.key },
+fn row_of(write: RowWrite) -> Row {
+    match write {
+        RowWrite::Put { key, value } => Row::Put { key, value },
+        RowWrite::Delete { key } => Row::Delete { key },
+        RowWrite::DeleteRange { from, to } => Row::DeleteRange { from, to },
     }
 }

@@ -25,6 +25,42 @@ pub(crate) fn fenced(method: &'static str) {
     counter!("milvus_datacoord_fenced_requests_total", "method" => method).increment(1);
 }
 
+/// A round of garbage collection began.
+pub(crate) fn gc_run() {
+    counter!("milvus_datacoord_gc_run_count").increment(1);
+}
+
+/// Objects of segments, indexes and orphans were deleted.
+pub(crate) fn objects_deleted(count: usize) {
+    counter!("quorate_gc_objects_deleted_total").increment(count as u64);
+}
+
+/// Compaction tasks of a kind in a state.
+pub(crate) fn compactions(kind: &'static str, state: &'static str, count: usize) {
+    gauge!("milvus_datacoord_compaction_task_num",
+        "compaction_type" => kind, "type" => kind, "status" => state, "state" => state)
+    .set(count as f64);
+}
+
+/// A compaction was finished, so long after it was planned.
+pub(crate) fn compacted(kind: &'static str, took_ms: u64) {
+    histogram!("milvus_datacoord_compaction_latency",
+        "compaction_type" => kind, "type" => kind, "compaction_stage" => "total")
+    .record(took_ms as f64);
+}
+
+/// CreateIndex was answered.
+pub(crate) fn index_requested(status: &'static str) {
+    counter!("milvus_datacoord_index_req_count", "status" => "total").increment(1);
+    counter!("milvus_datacoord_index_req_count", "status" => status).increment(1);
+}
+
+/// Index builds in a state.
+pub(crate) fn index_builds(state: &'static str, count: usize) {
+    gauge!("milvus_datacoord_task_count", "task_type" => "Index", "task_state" => state)
+        .set(count as f64);
+}
+
 /// Election won to first request served.
 pub(crate) fn leader_ready(took: Duration) {
     histogram!("milvus_datacoord_leader_ready_seconds").record(took.as_secs_f64());

@@ -2,19 +2,19 @@
 //!
 //! They are made only after the commanding entry is applied, and repeats are harmless.
 
-use std::collections::BTreeMap;
+mod grpc;
+pub mod objects;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use quorate_rpc::channel::{ChannelOptions, connect_lazy};
-use quorate_rpc::proto::milvus::data::data_node_client::DataNodeClient;
 use quorate_rpc::proto::milvus::data::{
-    ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo,
-    FlushChannelsRequest, FlushSegmentsRequest,
+    ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo, CompactionPlan,
+    CompactionPlanResult, FlushChannelsRequest, FlushSegmentsRequest,
 };
-use quorate_rpc::status;
-use tonic::transport::Channel;
+use quorate_rpc::proto::milvus::index::{CreateJobRequest, IndexTaskInfo};
+
+pub use grpc::GrpcDataNodes;
 
 /// Why a data node did not do what it was asked; for logs, the next round is the retry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,103 +60,54 @@ pub trait DataNodes: Send + Sync + 'static {
         request: FlushChannelsRequest,
         timeout: Duration,
     ) -> Result<(), NodeError>;
-}
 
-/// Data nodes over gRPC; connections are kept.
-#[derive(Default)]
-pub struct GrpcDataNodes {
-    options: ChannelOptions,
-    channels: Mutex<BTreeMap<String, Channel>>,
-}
-
-/// Connections kept; the least address goes first when there are more.
-const CHANNELS_MAX: usize = 4096;
-
-impl GrpcDataNodes {
-    fn client(&self, address: &str) -> Result<DataNodeClient<Channel>, NodeError> {
-        let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(address) {
-            return Ok(DataNodeClient::new(channel.clone()));
-        }
-        let channel = connect_lazy(address, &self.options).map_err(|error| NodeError {
-            address: address.to_owned(),
-            problem: error.to_string(),
-        })?;
-        if channels.len() >= CHANNELS_MAX {
-            channels.pop_first();
-        }
-        channels.insert(address.to_owned(), channel.clone());
-        Ok(DataNodeClient::new(channel))
-    }
-}
-
-async fn call<T>(
-    address: &str,
-    timeout: Duration,
-    answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, NodeError>
-where
-    T: status::Answer,
-{
-    let fail = |problem: String| NodeError {
-        address: address.to_owned(),
-        problem,
-    };
-    let response = tokio::time::timeout(timeout, answer)
-        .await
-        .map_err(|_| fail(format!("no answer within {timeout:?}")))?
-        .and_then(status::checked)
-        .map_err(|status| fail(status.message().to_owned()))?;
-    Ok(response.into_inner())
-}
-
-#[async_trait]
-impl DataNodes for GrpcDataNodes {
-    async fn notify_channel(
+    /// Hands over a compaction plan; the node queues it. The same plan with the same ids again is
+    /// no second one, with other ids it takes the place of the earlier try.
+    async fn compact(
         &self,
         address: &str,
-        request: ChannelOperationsRequest,
+        plan: CompactionPlan,
         timeout: Duration,
-    ) -> Result<(), NodeError> {
-        let mut client = self.client(address)?;
-        call(address, timeout, client.notify_channel_operation(request)).await?;
-        Ok(())
-    }
+    ) -> Result<(), NodeError>;
 
-    async fn channel_progress(
+    /// Asks how a plan stands. Nothing: the node does not know it.
+    async fn compaction_state(
         &self,
         address: &str,
-        request: ChannelWatchInfo,
+        plan_id: i64,
         timeout: Duration,
-    ) -> Result<ChannelOperationProgressResponse, NodeError> {
-        let mut client = self.client(address)?;
-        call(
-            address,
-            timeout,
-            client.check_channel_operation_progress(request),
-        )
-        .await
-    }
+    ) -> Result<Vec<CompactionPlanResult>, NodeError>;
 
-    async fn flush_segments(
+    /// Lets the node forget a plan, and stop what it still does for it.
+    async fn drop_compaction(
         &self,
         address: &str,
-        request: FlushSegmentsRequest,
+        plan_id: i64,
         timeout: Duration,
-    ) -> Result<(), NodeError> {
-        let mut client = self.client(address)?;
-        call(address, timeout, client.flush_segments(request)).await?;
-        Ok(())
-    }
+    ) -> Result<(), NodeError>;
 
-    async fn flush_channels(
+    /// Hands over an index build; the node queues it. A newer version of a build takes the place
+    /// of an older one.
+    async fn create_index_job(
         &self,
         address: &str,
-        request: FlushChannelsRequest,
+        request: CreateJobRequest,
         timeout: Duration,
-    ) -> Result<(), NodeError> {
-        let mut client = self.client(address)?;
-        call(address, timeout, client.flush_channels(request)).await?;
-        Ok(())
-    }
+    ) -> Result<(), NodeError>;
+
+    /// Asks how builds stand. One that is missing in the answer is not known to the node.
+    async fn query_index_jobs(
+        &self,
+        address: &str,
+        build_ids: Vec<i64>,
+        timeout: Duration,
+    ) -> Result<Vec<IndexTaskInfo>, NodeError>;
+
+    /// Lets the node forget builds, and stop what it still does for them.
+    async fn drop_index_jobs(
+        &self,
+        address: &str,
+        build_ids: Vec<i64>,
+        timeout: Duration,
+    ) -> Result<(), NodeError>;
 }

@@ -43,6 +43,15 @@ pub fn canonical_path(segment: &Segment, file: &pb::BinlogRef) -> String {
     }
 }
 
+/// Where a log file lies.
+pub fn path_of(segment: &Segment, file: &pb::BinlogRef) -> String {
+    if file.path.is_empty() {
+        canonical_path(segment, file)
+    } else {
+        file.path.clone()
+    }
+}
+
 /// What the disk holds of a segment.
 #[derive(Clone, Debug, Default)]
 pub struct ColdSegment {
@@ -97,11 +106,7 @@ fn to_field_binlogs(
 ) -> Vec<data::FieldBinlog> {
     let mut fields: BTreeMap<i64, Vec<data::Binlog>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.kind() == kind) {
-        let log_path = if file.path.is_empty() {
-            canonical_path(segment, file)
-        } else {
-            file.path.clone()
-        };
+        let log_path = path_of(segment, file);
         fields.entry(file.field_id).or_default().push(data::Binlog {
             entries_num: file.rows,
             timestamp_from: file.ts_from,
@@ -145,6 +150,9 @@ pub fn to_segment_info(
         // Milvus counts nanoseconds here.
         dropped_at: state.dropped_at(segment).ms().saturating_mul(1_000_000),
         level: segment.level as i32,
+        created_by_compaction: segment.compacted_from,
+        compaction_from: state.parents_of(segment.id).iter().map(|id| id.0).collect(),
+        compacted: segment.compacted,
         ..Default::default()
     };
     if let Some(cold) = cold {

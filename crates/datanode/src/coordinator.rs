@@ -14,7 +14,9 @@ use quorate_rpc::proto::quorate::node::{
 use quorate_rpc::proto::quorate::oracle::oracle_client::OracleClient;
 use quorate_rpc::proto::quorate::oracle::{AllocIdRequest, AllocTimestampRequest};
 use quorate_rpc::status::{self, Code, DomainError};
-use quorate_rpc::{Client, ClientError, ClientOptions, ConnectError, Effect, Retry};
+use quorate_rpc::{
+    ChannelOptions, Client, ClientError, ClientOptions, ClientTls, ConnectError, Effect, Retry,
+};
 
 /// Deadline of calls made every tick: the next tick tries again anyway.
 const TICK_CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,9 +46,17 @@ pub(crate) enum SaveAnswer {
 }
 
 impl Coordinator {
-    pub fn new(addresses: &[String], timeout: Duration) -> Result<Coordinator, ConnectError> {
+    pub fn new(
+        addresses: &[String],
+        tls: Option<ClientTls>,
+        timeout: Duration,
+    ) -> Result<Coordinator, ConnectError> {
         let options = ClientOptions {
             deadline: timeout,
+            channel: ChannelOptions {
+                tls,
+                ..ChannelOptions::default()
+            },
             ..ClientOptions::default()
         };
         Ok(Coordinator {

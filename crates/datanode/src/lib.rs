@@ -15,6 +15,7 @@
 //! - Memory for rows is bounded; beyond the bound writers are told to wait.
 
 mod batch;
+pub mod bench;
 mod channel;
 mod config;
 mod coordinator;
@@ -27,6 +28,7 @@ mod ownership;
 mod service;
 mod sync;
 mod tick;
+mod worker;
 
 pub use config::Config;
 pub use error::Error;

@@ -26,6 +26,7 @@ pub(crate) async fn register(node: &Arc<Node>, advertise: &str) -> Member {
         match node.coordinator.register(advertise, &session).await {
             Ok(answer) => {
                 node.set_node_id(answer.node_id);
+                node.set_object_refresh(answer.object_refresh_ms);
                 tracing::info!(node_id = answer.node_id, address = advertise, "registered");
                 let heartbeat_interval = match answer.heartbeat_interval_ms {
                     0 => HEARTBEAT_INTERVAL,

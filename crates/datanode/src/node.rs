@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::coordinator::Coordinator;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::ownership::{Ownership, Phase};
+use crate::worker::compaction::Compactions;
+use crate::worker::index::IndexJobs;
 use crate::{membership, service, tick};
 
 /// Results of finished channel operations that are remembered.
@@ -34,11 +36,15 @@ pub(crate) struct Node {
     pub store: LogStore,
     pub memory: Arc<Memory>,
     pub sync_permits: Semaphore,
+    pub compactions: Arc<Compactions>,
+    pub index_jobs: Arc<IndexJobs>,
     pub tasks: TaskTracker,
     /// Cancelled when the node ends; ownerships hang below it.
     pub stop: CancellationToken,
     pub stopping: AtomicBool,
     node_id: AtomicI64,
+    /// Milliseconds; see [`Node::object_refresh`].
+    object_refresh_ms: AtomicU64,
     channels: Mutex<BTreeMap<String, Arc<Ownership>>>,
     finished: Mutex<VecDeque<(String, i64, ChannelWatchState)>>,
 }
@@ -51,6 +57,17 @@ impl Node {
 
     pub fn set_node_id(&self, id: i64) {
         self.node_id.store(id, Ordering::Release);
+    }
+
+    /// Age at which an object that is not saved yet is written again, as the coordinator wants it.
+    pub fn object_refresh(&self) -> Duration {
+        Duration::from_millis(self.object_refresh_ms.load(Ordering::Acquire))
+    }
+
+    /// 0 from a coordinator that does not say it: an hour, far below any sensible tolerance.
+    pub fn set_object_refresh(&self, ms: u64) {
+        let ms = if ms == 0 { 3_600_000 } else { ms };
+        self.object_refresh_ms.store(ms, Ordering::Release);
     }
 
     pub fn limits(&self) -> Limits {
@@ -162,16 +179,38 @@ impl DataNode {
             source,
         })?;
         let store = LogStore::open(&config.object_store, config.object_store_timeout)?;
-        let coordinator = Coordinator::new(&config.coordinators, config.coordinator_timeout)?;
+        let coordinator = Coordinator::new(
+            &config.coordinators,
+            config.coordinator_tls.clone(),
+            config.coordinator_timeout,
+        )?;
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let ended = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let compactions = Compactions::new(
+            store.clone(),
+            config.compactions_at_once,
+            config.compactions_queued,
+            tasks.clone(),
+            stop.clone(),
+        );
+        let index_jobs = IndexJobs::new(
+            store.clone(),
+            config.index_jobs_at_once,
+            config.index_jobs_queued,
+            tasks.clone(),
+            stop.clone(),
+        );
         let node = Arc::new(Node {
             memory: Memory::new(config.buffer_max_bytes),
             sync_permits: Semaphore::new(config.syncs_at_once),
-            tasks: TaskTracker::new(),
+            compactions,
+            index_jobs,
+            tasks,
             stopping: AtomicBool::new(false),
             node_id: AtomicI64::new(0),
+            object_refresh_ms: AtomicU64::new(3_600_000),
             channels: Mutex::default(),
             finished: Mutex::default(),
             stop,

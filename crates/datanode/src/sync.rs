@@ -253,7 +253,13 @@ async fn save(
 ) -> Outcome {
     let mut backoff = Backoff::new();
     let mut may_be_there = false;
+    let mut written = Instant::now();
     loop {
+        // Files that nobody knows are garbage when they are old: ours must not look it.
+        if written.elapsed() >= node.object_refresh() {
+            written = Instant::now();
+            put_all(node, own, logs).await;
+        }
         match node.coordinator.save(&request).await {
             SaveAnswer::Saved => return Outcome::Saved,
             SaveAnswer::Refused {

@@ -306,7 +306,8 @@ impl Coordinator {
             .await
     }
 
-    /// Segments by id, with their binlogs.
+    /// Segments by id, with their binlogs; dropped ones too, as long as they are remembered: a
+    /// segment named a moment ago may have been compacted since, and a reader may still read it.
     pub(crate) async fn segments(&self, ids: &[i64]) -> Result<Vec<SegmentInfo>, ClientError> {
         let mut infos = Vec::with_capacity(ids.len());
         for ids in ids.chunks(SEGMENTS_PER_CALL) {
@@ -315,6 +316,7 @@ impl Coordinator {
                 .call(Retry::Idempotent, |leader: LeaderChannel| {
                     let request = GetSegmentInfoRequest {
                         segment_i_ds: ids.to_vec(),
+                        include_un_healthy: true,
                         ..Default::default()
                     };
                     async move {

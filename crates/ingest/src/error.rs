@@ -213,6 +213,20 @@ pub enum VerifyError {
         /// Its address as given.
         url: String,
     },
+    /// A file without the vectors asked for.
+    #[error("{path} has no column {column:?} of float vectors of one length")]
+    NoVectors {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+    },
+    /// A share of the rows that is none.
+    #[error("the share of the rows must be from 0 to 1, not {fraction}")]
+    Fraction {
+        /// As given.
+        fraction: f64,
+    },
     /// The object store cannot be opened, or an object that was read could not be read again.
     #[error(transparent)]
     Store(#[from] BinlogError),

@@ -13,6 +13,7 @@ mod collection;
 mod coordinator;
 mod delete;
 mod error;
+mod fraction;
 mod ingest;
 mod owner;
 mod pace;
@@ -27,12 +28,14 @@ mod worker;
 
 pub use delete::{DeleteKeys, DeleteOptions, DeleteReport, delete};
 pub use error::{CollectionError, DeleteError, IngestError, SourceError, VerifyError};
+pub use fraction::keys_of_fraction;
 pub use ingest::{IngestOptions, IngestReport, ingest, stream_id};
 pub use progress::{IngestProgress, bar};
 pub use quorate_binlog::PrimaryKey as Key;
 pub use route::channel_of;
 pub use source::{SourceColumn, SourceFile};
 pub use verify::{
-    Findings, ObjectProblem, VerifyOptions, VerifyProgress, VerifyReport, WrongValue, verify,
+    Contents, Findings, ObjectProblem, ProblemKind, RowPrint, VerifyOptions, VerifyProgress,
+    VerifyReport, View, WrongValue, file_prints, file_vectors, key_print, open_store, verify,
 };
 pub use worker::ChannelReport;

@@ -9,6 +9,7 @@
 mod compare;
 mod fingerprint;
 mod stored;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use crate::Key;
 use crate::collection;
 use crate::coordinator::Coordinator;
 use crate::error::VerifyError;
+use crate::fraction;
 use crate::source::{BoundSource, SourceFile};
-use fingerprint::RowPrint;
+pub use fingerprint::{RowPrint, key_print};
+pub use view::{Contents, View, file_prints, file_vectors};
 
 /// Of each kind of finding so many are kept; the rest is only counted.
 const KEPT_MAX: usize = 20;
@@ -31,16 +34,19 @@ const KEPT_MAX: usize = 20;
 const OBJECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What to compare with what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VerifyOptions {
     /// Parquet file.
     pub file: PathBuf,
     /// Name of the collection.
     pub collection: String,
-    /// Object store of the data nodes: a folder or a `file:///` URL.
+    /// Object store of the data nodes: a folder, a `file:///` or an `s3://` URL.
     pub object_store: String,
     /// Name of the primary key's column, if it must be a certain one.
     pub primary_key: Option<String>,
+    /// This share of the file's rows was deleted, those of [`keys_of_fraction`](crate::keys_of_fraction): they must not be
+    /// there, and all others must.
+    pub deleted_fraction: Option<f64>,
 }
 
 /// How far a comparison is.
@@ -96,9 +102,22 @@ pub struct WrongValue {
     pub found: String,
 }
 
+/// What is the matter with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It is not there.
+    Missing,
+    /// The object store failed or did not answer: nothing is known of the object.
+    Unreachable,
+    /// It is damaged, or not what the metadata says.
+    Wrong,
+}
+
 /// Something wrong with an object, or with what the metadata says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectProblem {
+    /// What is the matter.
+    pub kind: ProblemKind,
     /// Segment it belongs to.
     pub segment: i64,
     /// Path of the object; none when it is about the segment as a whole.
@@ -120,7 +139,7 @@ impl std::fmt::Display for ObjectProblem {
 /// What a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Rows of the file.
+    /// Rows of the file, without those that were deleted on purpose.
     pub rows_expected: u64,
     /// Rows stored and not deleted.
     pub rows_found: u64,
@@ -134,6 +153,8 @@ pub struct VerifyReport {
     pub doubled: Findings<Key>,
     /// Rows with other values than the file has.
     pub wrong: Findings<WrongValue>,
+    /// Rows that are there although they were deleted on purpose.
+    pub not_deleted: Findings<Key>,
     /// Stored rows whose key is not in the file. No failure: other files may have been ingested.
     pub extra: u64,
     /// Objects that are missing or damaged, and counts that do not agree.
@@ -153,6 +174,7 @@ impl VerifyReport {
         self.missing.count == 0
             && self.doubled.count == 0
             && self.wrong.count == 0
+            && self.not_deleted.count == 0
             && self.problems.count == 0
     }
 }
@@ -172,24 +194,37 @@ pub async fn verify(
     collection::check(&collection, &file, options.primary_key.as_deref())?;
     let source = BoundSource::new(Arc::new(file), Arc::clone(&collection.schema));
 
-    let segments = stored::segments(&coordinator, collection.id()).await?;
+    let segments = view::segments(&coordinator, collection.id()).await?;
     let mut report = VerifyReport {
-        rows_expected: source.file().rows(),
         segments: segments.len() as u64,
         ..VerifyReport::default()
     };
-    let expected = {
-        let source = source.clone();
-        blocking(move || expected_rows(&source)).await?
+    let (expected, deleted) = {
+        let (source, fraction) = (source.clone(), options.deleted_fraction.unwrap_or(0.0));
+        blocking(move || {
+            let mut expected = expected_rows(&source)?;
+            let deleted = fraction::deleted_prints(&source, fraction)?;
+            expected.retain(|row| !deleted.contains_key(&row.key));
+            Ok((expected, deleted))
+        })
+        .await?
     };
+    report.rows_expected = expected.len() as u64;
     let mut reading = stored::Reading::new(&store, &collection, &progress, &mut report);
     let found = reading.read(&segments).await?;
+    for row in &found.rows {
+        if let Some(key) = deleted.get(&row.key) {
+            report.not_deleted.add(key.clone());
+        }
+    }
     compare::compare(source, &store, expected, found, &mut report).await?;
+    report.extra -= report.not_deleted.count;
     Ok(report)
 }
 
-/// A store that is not there is an error here, not a new empty one.
-fn open_store(url: &str) -> Result<LogStore, VerifyError> {
+/// Opens the object store of the data nodes. One that is not there is an error here, not a new
+/// empty one.
+pub fn open_store(url: &str) -> Result<LogStore, VerifyError> {
     let folder = url.strip_prefix("file://").unwrap_or(url);
     if !folder.is_empty() && !folder.contains("://") && !std::path::Path::new(folder).is_dir() {
         return Err(VerifyError::NoStore {

@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and which module answers.
 
+use std::path::PathBuf;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::answer::{Answer, Output};
@@ -43,6 +45,15 @@ pub(crate) struct Global {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     pub(crate) timeout: u64,
+    /// Authority of the replicas' certificates (PEM); with it, replicas are talked to over TLS
+    #[arg(long, global = true, env = "QUORATE_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate to show to replicas that want one (PEM)
+    #[arg(long, global = true, env = "QUORATE_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, global = true, env = "QUORATE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,9 +62,20 @@ pub(crate) enum Command {
     Status,
     /// Form a new cluster out of replicas that wait for it
     Init(cmd::init::Args),
+    /// List, add, promote and remove members of the cluster
+    #[command(subcommand)]
+    Member(cmd::member::Command),
+    /// Hand leadership over
+    #[command(subcommand)]
+    Leader(cmd::member::LeaderCommand),
+    /// Make certificates for replicas and clients
+    Certs(cmd::certs::Args),
     /// Create, list, show and drop collections
     #[command(subcommand)]
     Collections(cmd::collections::Command),
+    /// Create, list and drop partitions
+    #[command(subcommand)]
+    Partitions(cmd::partitions::Command),
     /// List and show segments
     #[command(subcommand)]
     Segments(cmd::segments::Command),
@@ -65,6 +87,19 @@ pub(crate) enum Command {
     Nodes(cmd::nodes::Command),
     /// Seal what is growing and have it written out
     Flush(cmd::flush::Args),
+    /// Merge small segments and remove deleted rows
+    Compact(cmd::compact::Args),
+    /// List compactions
+    #[command(subcommand)]
+    Compactions(cmd::compactions::Command),
+    /// Create, list and drop indexes
+    #[command(subcommand)]
+    Index(cmd::index::Command),
+    /// Find nearest neighbours with the index files in the object store
+    Search(cmd::search::Args),
+    /// Collect garbage, see what it would do, or hold it back
+    #[command(subcommand)]
+    Gc(cmd::gc::Command),
     /// Compare the replicas with each other
     Check(cmd::check::Args),
     /// Read and write annotations, a linearizable register per key
@@ -84,6 +119,9 @@ pub(crate) enum Command {
     Dev(cmd::dev::Args),
     /// See a cluster lose its leader and a data node under load, and no row
     Demo(cmd::demo::Args),
+    /// Use a cluster of its own at random while killing its processes, and compare what is stored
+    /// with what should be
+    Soak(cmd::soak::Args),
     /// Measure a cluster
     #[command(subcommand)]
     Bench(cmd::bench::Command),
@@ -100,8 +138,15 @@ impl Command {
                 | Self::Server(_)
                 | Self::Dev(_)
                 | Self::Demo(_)
+                | Self::Soak(_)
                 | Self::Bench(_)
+                | Self::Member(cmd::member::Command::Add(_))
                 | Self::Flush(cmd::flush::Args { wait: true, .. })
+                | Self::Compact(cmd::compact::Args { wait: true, .. })
+                | Self::Index(cmd::index::Command::Create(cmd::index::CreateArgs {
+                    wait: true,
+                    ..
+                }))
         )
     }
 
@@ -114,11 +159,20 @@ impl Command {
         match self {
             Self::Status => cmd::status::run(context).await,
             Self::Init(args) => cmd::init::run(context, args).await,
+            Self::Member(command) => cmd::member::run(context, command).await,
+            Self::Leader(command) => cmd::member::run_leader(context, command).await,
+            Self::Certs(args) => cmd::certs::run(&args),
             Self::Collections(command) => cmd::collections::run(context, command).await,
+            Self::Partitions(command) => cmd::partitions::run(context, command).await,
             Self::Segments(command) => cmd::segments::run(context, command).await,
             Self::Channels(command) => cmd::channels::run(context, command).await,
             Self::Nodes(command) => cmd::nodes::run(context, command).await,
             Self::Flush(args) => cmd::flush::run(context, args).await,
+            Self::Compact(args) => cmd::compact::run(context, args).await,
+            Self::Compactions(command) => cmd::compactions::run(context, command).await,
+            Self::Index(command) => cmd::index::run(context, command).await,
+            Self::Search(args) => cmd::search::run(context, args, output).await,
+            Self::Gc(command) => cmd::gc::run(context, command).await,
             Self::Check(args) => cmd::check::run(context, args).await,
             Self::Meta(command) => cmd::meta::run(context, command).await,
             Self::Ingest(args) => cmd::ingest::run(context, args).await,
@@ -128,6 +182,7 @@ impl Command {
             Self::Datanode(args) => cmd::datanode::run(context, args).await,
             Self::Dev(args) => cmd::dev::run(args, output).await,
             Self::Demo(args) => cmd::demo::run(args).await,
+            Self::Soak(args) => cmd::soak::run(args).await,
             Self::Bench(command) => cmd::bench::run(command).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_rpc::{Client, ClientOptions};
+use quorate_rpc::{ChannelOptions, Client, ClientOptions, ClientTls, TlsFiles};
 
 use crate::cli::Global;
 use crate::error::CliError;
@@ -12,19 +12,31 @@ use crate::error::CliError;
 pub struct Context {
     endpoints: Vec<String>,
     timeout: Duration,
+    tls: TlsFiles,
 }
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Self {
-        Self::to(
-            global.endpoints.clone(),
-            Duration::from_secs(global.timeout),
-        )
+        Self {
+            tls: TlsFiles {
+                cert: global.tls_cert.clone(),
+                key: global.tls_key.clone(),
+                ca: global.tls_ca.clone(),
+            },
+            ..Self::to(
+                global.endpoints.clone(),
+                Duration::from_secs(global.timeout),
+            )
+        }
     }
 
     /// A context for a cluster at these client addresses.
     pub fn to(endpoints: Vec<String>, timeout: Duration) -> Self {
-        Self { endpoints, timeout }
+        Self {
+            endpoints,
+            timeout,
+            tls: TlsFiles::default(),
+        }
     }
 
     /// Client addresses as given.
@@ -37,10 +49,36 @@ impl Context {
         self.timeout
     }
 
+    /// TLS towards the replicas; none when no file is given.
+    pub fn tls(&self) -> Result<Option<ClientTls>, CliError> {
+        if self.tls.is_empty() {
+            return Ok(None);
+        }
+        let tls = ClientTls::from_files(&self.tls).map_err(|error| {
+            CliError::failed(error)
+                .hint("look at --tls-ca, --tls-cert and --tls-key and the variables of their names")
+        })?;
+        Ok(Some(tls))
+    }
+
     /// A client of the cluster.
     pub fn client(&self) -> Result<Client, CliError> {
+        self.client_with(ClientOptions::default().attempt_timeout)
+    }
+
+    /// A client for calls that take long: one attempt may take all the time there is.
+    pub fn patient_client(&self) -> Result<Client, CliError> {
+        self.client_with(self.timeout)
+    }
+
+    fn client_with(&self, attempt_timeout: Duration) -> Result<Client, CliError> {
         let options = ClientOptions {
             deadline: self.timeout,
+            attempt_timeout,
+            channel: ChannelOptions {
+                tls: self.tls()?,
+                ..ChannelOptions::default()
+            },
             ..ClientOptions::default()
         };
         Ok(Client::new(self.endpoints.clone(), options)?)

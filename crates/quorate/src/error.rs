@@ -109,8 +109,8 @@ impl From<std::io::Error> for CliError {
 impl From<ConnectError> for CliError {
     fn from(error: ConnectError) -> Self {
         match error {
-            ConnectError::Connect { .. } => Self::unavailable(error),
-            ConnectError::NoAddress | ConnectError::Address { .. } => {
+            ConnectError::Connect { .. } | ConnectError::Refused { .. } => Self::unavailable(error),
+            ConnectError::NoAddress | ConnectError::Address { .. } | ConnectError::Tls { .. } => {
                 Self::new(Exit::Usage, error.into())
             }
         }

@@ -1,12 +1,14 @@
 //! A cluster of fakes on loopback, for the tests of the commands: replicas that answer as told,
 //! over real connections.
 
+mod admin_service;
+mod data_coord_service;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate_rpc::proto::milvus::data;
-use quorate_rpc::proto::milvus::milvus as component;
+use quorate_rpc::proto::milvus::{common, data, index, schema};
 use quorate_rpc::proto::quorate::{admin, collection, meta};
 use tonic::{Request, Response, Status};
 
@@ -24,6 +26,20 @@ struct State {
     revision: u64,
     flush_polls: usize,
     flush_completes_at: usize,
+    compaction_polls: usize,
+    compaction_ends_at: usize,
+    index: Option<index::IndexInfo>,
+    index_polls: usize,
+    index_completes_at: usize,
+    gc_pauses: Vec<String>,
+}
+
+impl State {
+    fn partitions_of(&mut self, collection: i64) -> &mut Vec<collection::Partition> {
+        let collections = &mut self.collections;
+        let found = collections.iter_mut().find(|c| c.id == collection);
+        &mut found.unwrap().partitions
+    }
 }
 
 #[derive(Clone)]
@@ -40,7 +56,10 @@ impl FakeCluster {
     /// Replicas 1 to `count`; the first one leads.
     pub(crate) async fn start(count: usize) -> Self {
         let state = Arc::new(Mutex::new(State {
-            collections: vec![collection_of(1, "docs", 2)],
+            collections: vec![collection::Collection {
+                schema: Some(schema_of_docs()),
+                ..collection_of(1, "docs", 2)
+            }],
             segments: 3,
             ..State::default()
         }));
@@ -114,6 +133,16 @@ impl FakeCluster {
         self.state.lock().unwrap().segments = count;
     }
 
+    /// A compaction has ended when asked for so often; 0: there is nothing to compact.
+    pub(crate) fn compaction_ends_at_poll(&self, poll: usize) {
+        self.state.lock().unwrap().compaction_ends_at = poll;
+    }
+
+    /// An index is complete when asked for so often.
+    pub(crate) fn index_completes_at_poll(&self, poll: usize) {
+        self.state.lock().unwrap().index_completes_at = poll;
+    }
+
     pub(crate) fn flush_completes_at_poll(&self, poll: usize) {
         self.state.lock().unwrap().flush_completes_at = poll;
     }
@@ -134,6 +163,22 @@ fn collection_of(id: i64, name: &str, channels: u32) -> collection::Collection {
     }
 }
 
+fn schema_of_docs() -> schema::CollectionSchema {
+    schema::CollectionSchema {
+        fields: vec![schema::FieldSchema {
+            field_id: 101,
+            name: "v".to_owned(),
+            data_type: schema::DataType::FloatVector as i32,
+            type_params: vec![common::KeyValuePair {
+                key: "dim".to_owned(),
+                value: "4".to_owned(),
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
 type Reply<T> = Result<Response<T>, Status>;
 
 fn ok<T>(message: T) -> Reply<T> {
@@ -142,119 +187,6 @@ fn ok<T>(message: T) -> Reply<T> {
 
 fn not_faked<T>() -> Reply<T> {
     Err(Status::unimplemented("not faked"))
-}
-
-#[tonic::async_trait]
-impl admin::admin_server::Admin for FakeReplica {
-    async fn status(&self, _: Request<admin::StatusRequest>) -> Reply<admin::StatusResponse> {
-        let state = self.state.lock().unwrap();
-        let leads = self.index == 0 && !state.deposed;
-        ok(admin::StatusResponse {
-            cluster_id: "fake".to_owned(),
-            node_id: self.index as u64 + 1,
-            role: if leads { "leader" } else { "follower" }.to_owned(),
-            term: 4,
-            applied_index: 10,
-            leading: leads,
-            replicas: state.replicas.clone(),
-            ..Default::default()
-        })
-    }
-
-    async fn init(&self, _: Request<admin::InitRequest>) -> Reply<admin::InitResponse> {
-        ok(admin::InitResponse {
-            cluster_id: "fake".to_owned(),
-        })
-    }
-
-    async fn list_segments(
-        &self,
-        request: Request<admin::ListSegmentsRequest>,
-    ) -> Reply<admin::ListSegmentsResponse> {
-        let request = request.into_inner();
-        let count = self.state.lock().unwrap().segments as i64;
-        let limit = match request.limit {
-            0 => 10_000,
-            limit => limit as usize,
-        };
-        let mut ids = (100..100 + count)
-            .filter(|id| *id > request.after_id)
-            .filter(|id| request.segment_ids.is_empty() || request.segment_ids.contains(id));
-        let segments = ids.by_ref().take(limit).map(segment_of).collect();
-        ok(admin::ListSegmentsResponse {
-            segments,
-            more: ids.next().is_some(),
-        })
-    }
-
-    async fn list_channels(
-        &self,
-        _: Request<admin::ListChannelsRequest>,
-    ) -> Reply<admin::ListChannelsResponse> {
-        ok(admin::ListChannelsResponse {
-            channels: vec![admin::Channel {
-                name: "by-dev-docs_1v0".to_owned(),
-                collection_id: 1,
-                state: "Watched".to_owned(),
-                node_id: 7,
-                ..Default::default()
-            }],
-        })
-    }
-
-    async fn list_nodes(
-        &self,
-        _: Request<admin::ListNodesRequest>,
-    ) -> Reply<admin::ListNodesResponse> {
-        ok(admin::ListNodesResponse {
-            nodes: vec![admin::Node {
-                id: 7,
-                address: "127.0.0.1:1".to_owned(),
-                buffered_bytes: 1024,
-                ..Default::default()
-            }],
-        })
-    }
-
-    async fn mark_check(
-        &self,
-        _: Request<admin::MarkCheckRequest>,
-    ) -> Reply<admin::MarkCheckResponse> {
-        ok(admin::MarkCheckResponse { index: 12 })
-    }
-
-    async fn get_check(
-        &self,
-        request: Request<admin::GetCheckRequest>,
-    ) -> Reply<admin::GetCheckResponse> {
-        let corrupt = self.state.lock().unwrap().corrupt == Some(self.index);
-        ok(admin::GetCheckResponse {
-            index: request.into_inner().index,
-            digest: "d1".to_owned(),
-            state_hash: if corrupt { "other" } else { "same" }.to_owned(),
-            rows: 40,
-            violations: Vec::new(),
-        })
-    }
-}
-
-fn segment_of(id: i64) -> admin::Segment {
-    admin::Segment {
-        info: Some(data::SegmentInfo {
-            id,
-            binlogs: vec![data::FieldBinlog {
-                field_id: 100,
-                binlogs: vec![data::Binlog {
-                    log_id: 9,
-                    log_path: format!("insert_log/1/2/{id}/100/9"),
-                    ..Default::default()
-                }],
-            }],
-            ..Default::default()
-        }),
-        state: "Growing".to_owned(),
-        ..Default::default()
-    }
 }
 
 #[tonic::async_trait]
@@ -328,16 +260,39 @@ impl collection::collections_server::Collections for FakeReplica {
 
     async fn create_partition(
         &self,
-        _: Request<collection::CreatePartitionRequest>,
+        request: Request<collection::CreatePartitionRequest>,
     ) -> Reply<collection::CreatePartitionResponse> {
-        not_faked()
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let partitions = state.partitions_of(request.collection_id);
+        let found = partitions.iter().find(|p| p.name == request.name).cloned();
+        let created = found.is_none();
+        let partition = found.unwrap_or_else(|| {
+            let made = collection::Partition {
+                id: 2000 + partitions.len() as i64,
+                name: request.name,
+            };
+            partitions.push(made.clone());
+            made
+        });
+        ok(collection::CreatePartitionResponse {
+            partition: Some(partition),
+            created,
+        })
     }
 
     async fn drop_partition(
         &self,
-        _: Request<collection::DropPartitionRequest>,
+        request: Request<collection::DropPartitionRequest>,
     ) -> Reply<collection::DropPartitionResponse> {
-        not_faked()
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let partitions = state.partitions_of(request.collection_id);
+        let before = partitions.len();
+        partitions.retain(|partition| partition.name != request.name);
+        ok(collection::DropPartitionResponse {
+            dropped: partitions.len() < before,
+        })
     }
 }
 
@@ -414,99 +369,5 @@ impl meta::meta_server::Meta for FakeReplica {
                 .collect(),
             more: false,
         })
-    }
-}
-
-#[tonic::async_trait]
-impl data::data_coord_server::DataCoord for FakeReplica {
-    async fn flush(&self, request: Request<data::FlushRequest>) -> Reply<data::FlushResponse> {
-        ok(data::FlushResponse {
-            collection_id: request.into_inner().collection_id,
-            segment_i_ds: vec![100],
-            flush_ts: 5 << 18,
-            ..Default::default()
-        })
-    }
-
-    async fn get_flush_state(
-        &self,
-        _: Request<data::GetFlushStateRequest>,
-    ) -> Reply<component::GetFlushStateResponse> {
-        let mut state = self.state.lock().unwrap();
-        state.flush_polls += 1;
-        ok(component::GetFlushStateResponse {
-            flushed: state.flush_polls >= state.flush_completes_at,
-            ..Default::default()
-        })
-    }
-
-    async fn get_component_states(
-        &self,
-        _: Request<component::GetComponentStatesRequest>,
-    ) -> Reply<component::ComponentStates> {
-        not_faked()
-    }
-
-    async fn assign_segment_id(
-        &self,
-        _: Request<data::AssignSegmentIdRequest>,
-    ) -> Reply<data::AssignSegmentIdResponse> {
-        not_faked()
-    }
-
-    async fn save_binlog_paths(
-        &self,
-        _: Request<data::SaveBinlogPathsRequest>,
-    ) -> Reply<quorate_rpc::proto::milvus::common::Status> {
-        not_faked()
-    }
-
-    async fn get_segment_info(
-        &self,
-        _: Request<data::GetSegmentInfoRequest>,
-    ) -> Reply<data::GetSegmentInfoResponse> {
-        not_faked()
-    }
-
-    async fn get_segment_states(
-        &self,
-        _: Request<data::GetSegmentStatesRequest>,
-    ) -> Reply<data::GetSegmentStatesResponse> {
-        not_faked()
-    }
-
-    async fn get_recovery_info_v2(
-        &self,
-        _: Request<data::GetRecoveryInfoRequestV2>,
-    ) -> Reply<data::GetRecoveryInfoResponseV2> {
-        not_faked()
-    }
-
-    async fn drop_virtual_channel(
-        &self,
-        _: Request<data::DropVirtualChannelRequest>,
-    ) -> Reply<data::DropVirtualChannelResponse> {
-        not_faked()
-    }
-
-    async fn watch_channels(
-        &self,
-        _: Request<data::WatchChannelsRequest>,
-    ) -> Reply<data::WatchChannelsResponse> {
-        not_faked()
-    }
-
-    async fn report_data_node_tt_msgs(
-        &self,
-        _: Request<data::ReportDataNodeTtMsgsRequest>,
-    ) -> Reply<quorate_rpc::proto::milvus::common::Status> {
-        not_faked()
-    }
-
-    async fn update_channel_checkpoint(
-        &self,
-        _: Request<data::UpdateChannelCheckpointRequest>,
-    ) -> Reply<quorate_rpc::proto::milvus::common::Status> {
-        not_faked()
     }
 }

@@ -40,6 +40,13 @@ pub enum Row {
         /// Its key.
         key: Vec<u8>,
     },
+    /// Removes every row from `from` up to but not including `to`.
+    DeleteRange {
+        /// First key.
+        from: Vec<u8>,
+        /// The key after the last one.
+        to: Vec<u8>,
+    },
 }
 
 /// A deterministic state machine whose rows this crate stores.
@@ -106,6 +113,12 @@ impl<'a> Commit<'a> {
                 Row::Delete { key } => {
                     digest.update(&[2]);
                     hash_part(&mut digest, key);
+                }
+                // 3 is a membership.
+                Row::DeleteRange { from, to } => {
+                    digest.update(&[4]);
+                    hash_part(&mut digest, from);
+                    hash_part(&mut digest, to);
                 }
             }
         }

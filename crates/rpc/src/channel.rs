@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint, Server};
 
+use crate::tls::ClientTls;
+
 /// Largest message we take in. Milvus's own limit for clients of its coordinators.
 pub const MAX_DECODE_BYTES: usize = 512 << 20;
 /// Largest message we send. Milvus's own limit.
@@ -22,6 +24,8 @@ pub struct ChannelOptions {
     pub keep_alive_interval: Duration,
     /// How long an answer to a ping may take before the connection counts as dead.
     pub keep_alive_timeout: Duration,
+    /// TLS; none: the connection is not encrypted.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for ChannelOptions {
@@ -30,6 +34,7 @@ impl Default for ChannelOptions {
             connect_timeout: Duration::from_secs(1),
             keep_alive_interval: Duration::from_secs(1),
             keep_alive_timeout: Duration::from_secs(2),
+            tls: None,
         }
     }
 }
@@ -48,8 +53,25 @@ pub enum ConnectError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// TLS settings that cannot be used for this address.
+    #[error("cannot use TLS for {address}")]
+    Tls {
+        /// The address as given.
+        address: String,
+        /// What the transport says.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// One side does not let the other in.
+    #[error("cannot talk to {address} over TLS: {reason}")]
+    Refused {
+        /// The address as given.
+        address: String,
+        /// Which side, and why.
+        reason: String,
+    },
     /// Nobody answered.
-    #[error("cannot connect to {address}")]
+    #[error("cannot connect to {address}{}", crate::tls::explanation(source))]
     Connect {
         /// The address as given.
         address: String,
@@ -77,11 +99,25 @@ pub fn connect_lazy(address: &str, options: &ChannelOptions) -> Result<Channel, 
 
 fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, ConnectError> {
     check_address(address)?;
-    let endpoint =
-        Endpoint::from_shared(format!("http://{address}")).map_err(|_| ConnectError::Address {
+    let scheme = if options.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|_| {
+        ConnectError::Address {
             address: address.to_owned(),
             reason: "it has characters that no host name has",
-        })?;
+        }
+    })?;
+    if let Some(tls) = &options.tls {
+        endpoint = endpoint
+            .tls_config(tls.transport().clone())
+            .map_err(|source| ConnectError::Tls {
+                address: address.to_owned(),
+                source,
+            })?;
+    }
     Ok(endpoint
         .connect_timeout(options.connect_timeout)
         .http2_keep_alive_interval(options.keep_alive_interval)

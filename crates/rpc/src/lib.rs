@@ -14,6 +14,7 @@ pub mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
+pub mod tls;
 pub mod unimplemented;
 
 pub use channel::{ChannelOptions, ConnectError, MAX_DECODE_BYTES, MAX_ENCODE_BYTES};
@@ -21,4 +22,5 @@ pub use client::{Client, ClientError, ClientOptions, ClientStats, Effect, Leader
 pub use forward::{ForwardLayer, Leader, Leadership};
 pub use peer::PeerLink;
 pub use proto::FILE_DESCRIPTOR_SET;
+pub use tls::{ClientTls, ServerTls, TlsFiles};
 pub use unimplemented::unimplemented_layer;

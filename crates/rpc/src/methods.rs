@@ -21,6 +21,7 @@ const LOCAL_SERVICES: &[&str] = &[
     "quorate.peer.v1.Peer",
     "quorate.node.v1.Rows",
     "milvus.proto.data.DataNode",
+    "milvus.proto.index.IndexNode",
 ];
 
 /// Paths (`/package.Service/Method`) only the leader answers.

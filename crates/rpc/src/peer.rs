@@ -18,7 +18,7 @@ use tonic::{Request, Status};
 use crate::channel::{self, ChannelOptions, ConnectError, MAX_DECODE_BYTES, MAX_ENCODE_BYTES};
 use crate::proto::quorate::peer::{
     HelloRequest, HelloResponse, JoinRequest, PeerRequest, SnapshotHeader, SnapshotPart,
-    peer_client::PeerClient, snapshot_part::Part,
+    StandingRequest, StandingResponse, peer_client::PeerClient, snapshot_part::Part,
 };
 pub use crate::proto::quorate::peer::{PeerCall, Route};
 
@@ -174,6 +174,18 @@ pub async fn join(
     };
     in_time(timeout, client.join(with_timeout(request, timeout))).await?;
     Ok(())
+}
+
+/// Asks a member whether the asking replica is one still.
+pub async fn standing(
+    address: &str,
+    request: StandingRequest,
+    options: &ChannelOptions,
+    timeout: Duration,
+) -> Result<StandingResponse, Status> {
+    let mut client = once(address, options)?;
+    let answer = client.standing(with_timeout(request, timeout));
+    Ok(in_time(timeout, answer).await?.into_inner())
 }
 
 fn once(address: &str, options: &ChannelOptions) -> Result<PeerClient<Channel>, Status> {

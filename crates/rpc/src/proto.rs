@@ -8,7 +8,7 @@ mod generated {
 
 /// Packages of Milvus: names, numbers and types are those of its releases 2.3.5 and 2.5.
 pub mod milvus {
-    pub use super::generated::milvus::proto::{common, data, milvus, msg, schema};
+    pub use super::generated::milvus::proto::{common, data, index, milvus, msg, schema};
 }
 
 /// Packages of our own, each in its version 1.

@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 
 use crate::headers;
 use crate::proto::milvus::common::{self, ErrorCode};
-use crate::proto::milvus::{data, milvus};
+use crate::proto::milvus::{data, index, milvus};
 
 /// Defines [`Code`] and its properties from one table.
 macro_rules! codes {
@@ -239,14 +239,26 @@ macro_rules! answers {
 answers! {
     data::AssignSegmentIdResponse,
     data::ChannelOperationProgressResponse,
+    data::CompactionStateResponse,
     data::DropVirtualChannelResponse,
     data::FlushResponse,
+    data::GcConfirmResponse,
     data::GetRecoveryInfoResponseV2,
     data::GetSegmentInfoResponse,
     data::GetSegmentStatesResponse,
     data::WatchChannelsResponse,
+    index::DescribeIndexResponse,
+    index::GetIndexBuildProgressResponse,
+    index::GetIndexInfoResponse,
+    index::GetIndexStateResponse,
+    index::GetIndexStatisticsResponse,
+    index::GetSegmentIndexStateResponse,
+    index::QueryJobsResponse,
     milvus::ComponentStates,
+    milvus::GetCompactionPlansResponse,
+    milvus::GetCompactionStateResponse,
     milvus::GetFlushStateResponse,
+    milvus::ManualCompactionResponse,
 }
 
 /// Turns a refusal in the body of a reply into a gRPC status, so that a

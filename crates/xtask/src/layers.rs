@@ -16,10 +16,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quorate-rpc", &[]),
     (
         "quorate-coord",
-        &["quorate-meta", "quorate-raft-store", "quorate-rpc"],
+        &[
+            "quorate-binlog",
+            "quorate-index",
+            "quorate-meta",
+            "quorate-raft-store",
+            "quorate-rpc",
+        ],
     ),
     ("quorate-binlog", &["quorate-rpc"]),
-    ("quorate-datanode", &["quorate-binlog", "quorate-rpc"]),
+    ("quorate-index", &["quorate-binlog"]),
+    (
+        "quorate-datanode",
+        &["quorate-binlog", "quorate-index", "quorate-rpc"],
+    ),
     ("quorate-ingest", &["quorate-binlog", "quorate-rpc"]),
     (
         "quorate",
@@ -27,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "quorate-binlog",
             "quorate-coord",
             "quorate-datanode",
+            "quorate-index",
             "quorate-ingest",
             "quorate-meta",
             "quorate-raft-store",
@@ -68,6 +79,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[(
 
 /// Crates only some of ours may use directly.
 const KEPT_INSIDE: &[(&str, &[&str])] = &[
+    ("hnsw_rs", &["quorate-index"]),
     ("openraft", &["quorate-raft-store", "quorate-coord", TESTS]),
     ("rocksdb", &["quorate-raft-store"]),
 ];

@@ -9,7 +9,8 @@ use quorate_rpc::proto::milvus::common::{MsgBase, Status as Answer};
 use quorate_rpc::proto::milvus::data::data_node_server::{DataNode, DataNodeServer};
 use quorate_rpc::proto::milvus::data::{
     ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo,
-    ChannelWatchState, FlushChannelsRequest, FlushSegmentsRequest,
+    ChannelWatchState, CompactionPlan, CompactionStateRequest, CompactionStateResponse,
+    DropCompactionPlanRequest, FlushChannelsRequest, FlushSegmentsRequest,
 };
 use quorate_rpc::proto::milvus::milvus::{ComponentStates, GetComponentStatesRequest};
 use quorate_rpc::proto::quorate::node::nodes_client::NodesClient;
@@ -166,5 +167,26 @@ impl DataNode for Service {
             state: state.into(),
             progress: 100,
         }))
+    }
+
+    async fn compaction_v2(&self, _: Request<CompactionPlan>) -> Result<Response<Answer>, Status> {
+        Err(Status::unimplemented("this data node does not compact"))
+    }
+
+    async fn get_compaction_state(
+        &self,
+        _: Request<CompactionStateRequest>,
+    ) -> Result<Response<CompactionStateResponse>, Status> {
+        Ok(Response::new(CompactionStateResponse {
+            status: Some(status::ok()),
+            ..CompactionStateResponse::default()
+        }))
+    }
+
+    async fn drop_compaction_plan(
+        &self,
+        _: Request<DropCompactionPlanRequest>,
+    ) -> Result<Response<Answer>, Status> {
+        Ok(Response::new(status::ok()))
     }
 }

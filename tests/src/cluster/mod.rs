@@ -274,6 +274,12 @@ impl Cluster {
             args.extend([name.to_owned(), value]);
         }
         args.push("--exit-with-parent".to_owned());
+        // Certificates are the business of `make cluster-test` and of the development cluster.
+        args.extend(["--set".to_owned(), "quorate.peer.insecure=true".to_owned()]);
+        args.extend([
+            "--set".to_owned(),
+            format!("quorate.objectStore.url={}", self.object_store().display()),
+        ]);
         args.extend(self.options.server_args.iter().cloned());
         args
     }

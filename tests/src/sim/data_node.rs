@@ -2,114 +2,25 @@
 //! data node: no row at or below the reported tick, none without a live grant, none twice; a save
 //! is repeated as it was until it is answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use quorate_coord::outbound::{DataNodes, NodeError};
 use quorate_meta::ranges::RangeSet;
 use quorate_rpc::proto::milvus::data::{
-    ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo,
-    ChannelWatchState, FlushChannelsRequest, FlushSegmentsRequest,
+    ChannelWatchInfo, ChannelWatchState, FlushChannelsRequest, FlushSegmentsRequest,
 };
-use quorate_rpc::status;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{Place, World};
+use super::compactor::Compaction;
+use super::indexer::Build;
+use super::objects::{Piece, Store};
+use super::own::{Deletes, Own, Phase, Segment};
+use super::world::World;
 
 /// The one stream of a channel.
 pub const STREAM: &[u8] = b"simulated";
-
-/// What a channel's owner is doing with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Watching,
-    Watched,
-    Releasing,
-}
-
-/// Rows accepted together.
-#[derive(Clone, Debug)]
-pub(super) struct Piece {
-    pub(super) from: u64,
-    pub(super) to: u64,
-    pub(super) ts: u64,
-}
-
-/// A segment as its data node knows it.
-#[derive(Debug, Default)]
-pub(super) struct Segment {
-    pub(super) saved: i64,
-    pub(super) pieces: Vec<Piece>,
-    pub(super) syncing: Vec<Piece>,
-    pub(super) busy: bool,
-    pub(super) flush: bool,
-}
-
-fn rows(pieces: &[Piece]) -> u64 {
-    pieces.iter().map(|piece| piece.to - piece.from).sum()
-}
-
-/// A channel owned.
-pub(super) struct Own {
-    pub(super) name: String,
-    pub(super) collection: i64,
-    pub(super) epoch: i64,
-    pub(super) op_id: i64,
-    pub(super) phase: Phase,
-    pub(super) floor: u64,
-    pub(super) known: RangeSet,
-    pub(super) segments: BTreeMap<i64, Segment>,
-    pub(super) flushed: BTreeSet<i64>,
-    pub(super) flush_ts: u64,
-    pub(super) checkpoint: u64,
-    /// Cancelled when the ownership ends.
-    pub(super) over: CancellationToken,
-}
-
-impl Own {
-    /// Everything at or below this is durable.
-    pub(super) fn durable_ts(&self) -> u64 {
-        let unsaved = self
-            .segments
-            .values()
-            .flat_map(|segment| segment.pieces.iter().chain(&segment.syncing))
-            .map(|piece| piece.ts - 1);
-        unsaved.min().map_or(self.floor, |ts| ts.min(self.floor))
-    }
-
-    /// Rows of each segment, saved and held; `careless`: saved ones only.
-    pub(super) fn counts(&self, careless: bool) -> Vec<(i64, i64)> {
-        self.segments
-            .iter()
-            .map(|(id, segment)| {
-                let held = rows(&segment.pieces) + rows(&segment.syncing);
-                let held = if careless { 0 } else { held };
-                (*id, segment.saved + i64::try_from(held).unwrap_or(0))
-            })
-            .collect()
-    }
-
-    /// Segments with something to save now, `all` of them or only what was asked for.
-    pub(super) fn due(&self, all: bool) -> Vec<i64> {
-        let hurry = all || self.flush_ts > self.checkpoint || self.phase == Phase::Releasing;
-        self.segments
-            .iter()
-            .filter(|(_, segment)| {
-                !segment.busy && (segment.flush || (hurry && !segment.pieces.is_empty()))
-            })
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
-    /// Nothing is held any more.
-    pub(super) fn is_drained(&self) -> bool {
-        self.segments
-            .values()
-            .all(|segment| segment.pieces.is_empty() && !segment.busy)
-    }
-}
 
 /// Why rows are not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +37,10 @@ pub(super) struct Process {
     pub(super) id: i64,
     pub(super) life: CancellationToken,
     pub(super) channels: BTreeMap<String, Own>,
+    pub(super) compactions: BTreeMap<i64, Compaction>,
+    pub(super) builds: BTreeMap<i64, Build>,
+    /// An object that is not saved at this age is written again.
+    pub(super) refresh: Duration,
     finished: BTreeMap<(String, i64), ChannelWatchState>,
 }
 
@@ -137,6 +52,10 @@ pub struct DataNode {
     pub address: String,
     /// Planted bug: its ticks count saved rows only.
     pub(super) careless: bool,
+    /// Whether it lies about what came of compactions and index builds.
+    lies: AtomicBool,
+    pub(super) world: Arc<World>,
+    pub(super) store: Arc<Store>,
     pub(super) process: Mutex<Option<Process>>,
     /// Told about every new ownership, to begin it.
     pub(super) begun: tokio::sync::Notify,
@@ -144,10 +63,13 @@ pub struct DataNode {
 
 impl DataNode {
     /// A machine on which nothing runs yet.
-    pub fn new(number: u64, careless: bool) -> Arc<Self> {
+    pub fn new(number: u64, careless: bool, world: Arc<World>, store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             number,
             careless,
+            lies: AtomicBool::new(false),
+            world,
+            store,
             address: format!("data-node-{number}:21124"),
             process: Mutex::new(None),
             begun: tokio::sync::Notify::new(),
@@ -158,6 +80,16 @@ impl DataNode {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on it lies about what came of its work, or tells the truth again.
+    pub fn set_lies(&self, lies: bool) {
+        self.lies.store(lies, Ordering::Relaxed);
+    }
+
+    /// Whether the next answer is a lie.
+    pub(super) fn lies_now(&self) -> bool {
+        self.lies.load(Ordering::Relaxed) && self.world.chance(700)
+    }
+
     /// Starts a process; gives its life.
     pub fn boot(&self, run: u64) -> CancellationToken {
         let life = CancellationToken::new();
@@ -166,6 +98,9 @@ impl DataNode {
             id: 0,
             life: life.clone(),
             channels: BTreeMap::new(),
+            compactions: BTreeMap::new(),
+            builds: BTreeMap::new(),
+            refresh: Duration::from_secs(1),
             finished: BTreeMap::new(),
         });
         life
@@ -193,7 +128,7 @@ impl DataNode {
     pub fn insert(
         &self,
         channel: &str,
-        epoch: i64,
+        (partition, epoch): (i64, i64),
         ts: u64,
         grants: &[(i64, u64, u64)],
         from: u64,
@@ -215,6 +150,7 @@ impl DataNode {
         let mut at = from;
         for (segment, count, _) in grants {
             let segment = own.segments.entry(*segment).or_default();
+            segment.partition = partition;
             for (from, to) in missing(&own.known, at, at + count) {
                 segment.pieces.push(Piece { from, to, ts });
             }
@@ -224,7 +160,32 @@ impl DataNode {
         Ok(())
     }
 
-    fn notify(&self, info: &ChannelWatchInfo, fails: bool) {
+    /// Takes deletes, or says why not. They hold for rows with lower timestamps.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn delete(
+        &self,
+        channel: &str,
+        epoch: i64,
+        ts: u64,
+        ordinals: &[u64],
+    ) -> Result<(), Refusal> {
+        let mut process = self.hold();
+        let own = process
+            .as_mut()
+            .and_then(|process| process.channels.get_mut(channel))
+            .filter(|own| own.phase == Phase::Watched && own.epoch == epoch)
+            .ok_or(Refusal::NotOwner)?;
+        if ts <= own.floor {
+            return Err(Refusal::Late);
+        }
+        let deletes = ordinals.iter().map(|ordinal| (*ordinal, ts));
+        own.deletes.held.extend(deletes);
+        Ok(())
+    }
+
+    pub(super) fn notify(&self, info: &ChannelWatchInfo, fails: bool) {
         let Some(vchan) = &info.vchan else { return };
         let name = vchan.channel_name.clone();
         let mut process = self.hold();
@@ -252,6 +213,7 @@ impl DataNode {
                     .iter()
                     .map(|info| {
                         let segment = Segment {
+                            partition: info.partition_id,
                             saved: info.num_of_rows,
                             ..Segment::default()
                         };
@@ -268,6 +230,7 @@ impl DataNode {
                     known: RangeSet::new(),
                     segments,
                     flushed: vchan.flushed_segment_ids.iter().copied().collect(),
+                    deletes: Deletes::default(),
                     flush_ts: 0,
                     checkpoint: 0,
                     over: process.life.child_token(),
@@ -291,7 +254,7 @@ impl DataNode {
         }
     }
 
-    fn progress(&self, info: &ChannelWatchInfo) -> ChannelWatchState {
+    pub(super) fn progress(&self, info: &ChannelWatchInfo) -> ChannelWatchState {
         let name = info.vchan.as_ref().map_or("", |v| v.channel_name.as_str());
         let unknown = match info.state() {
             ChannelWatchState::ToRelease => ChannelWatchState::ReleaseFailure,
@@ -353,7 +316,7 @@ impl DataNode {
         }
     }
 
-    fn flush_segments(&self, request: &FlushSegmentsRequest) -> Result<(), String> {
+    pub(super) fn flush_segments(&self, request: &FlushSegmentsRequest) -> Result<(), String> {
         let mut process = self.hold();
         let own = process
             .as_mut()
@@ -367,7 +330,7 @@ impl DataNode {
         Ok(())
     }
 
-    fn flush_channels(&self, request: &FlushChannelsRequest) -> Result<(), String> {
+    pub(super) fn flush_channels(&self, request: &FlushChannelsRequest) -> Result<(), String> {
         let mut process = self.hold();
         let channels = process.as_mut().map(|process| &mut process.channels);
         let channels = channels.ok_or("connection refused")?;
@@ -399,112 +362,4 @@ pub(super) fn missing(set: &RangeSet, from: u64, to: u64) -> Vec<(u64, u64)> {
         gaps.push((at, to));
     }
     gaps
-}
-
-/// The data nodes as one run of a replica reaches them.
-pub(super) struct SimDataNodes {
-    pub(super) world: Arc<World>,
-    pub(super) nodes: Vec<Arc<DataNode>>,
-    pub(super) own: Place,
-    pub(super) life: CancellationToken,
-}
-
-impl SimDataNodes {
-    async fn call<T>(
-        &self,
-        address: &str,
-        what: &str,
-        timeout: Duration,
-        work: impl FnOnce(&DataNode) -> Result<T, String> + Send,
-    ) -> Result<T, NodeError> {
-        let fail = |problem: &str| NodeError {
-            address: address.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let node = self.nodes.iter().find(|node| node.address == address);
-        let node = node.ok_or_else(|| fail("no such host"))?;
-        let place = Place::DataNode(node.number);
-        let exchange = async {
-            if !self.world.carry(self.own, place, what).await {
-                futures::future::pending::<()>().await;
-            }
-            let answer = if node.is_up() {
-                work(node)
-            } else {
-                Err("connection refused".to_owned())
-            };
-            if !self.world.carry(place, self.own, what).await {
-                futures::future::pending::<()>().await;
-            }
-            answer
-        };
-        tokio::select! {
-            biased;
-            () = self.life.cancelled() => Err(fail("this replica has crashed")),
-            answer = tokio::time::timeout(timeout, exchange) => match answer {
-                Ok(answer) => answer.map_err(|problem| fail(&problem)),
-                Err(_) => Err(fail("no answer")),
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl DataNodes for SimDataNodes {
-    async fn notify_channel(
-        &self,
-        address: &str,
-        request: ChannelOperationsRequest,
-        timeout: Duration,
-    ) -> Result<(), NodeError> {
-        let fails = self.world.chance(30);
-        self.call(address, "channel operation", timeout, |node| {
-            for info in &request.infos {
-                node.notify(info, fails);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn channel_progress(
-        &self,
-        address: &str,
-        request: ChannelWatchInfo,
-        timeout: Duration,
-    ) -> Result<ChannelOperationProgressResponse, NodeError> {
-        self.call(address, "channel progress", timeout, |node| {
-            Ok(ChannelOperationProgressResponse {
-                status: Some(status::ok()),
-                op_id: request.op_id,
-                state: node.progress(&request).into(),
-                progress: 50,
-            })
-        })
-        .await
-    }
-
-    async fn flush_segments(
-        &self,
-        address: &str,
-        request: FlushSegmentsRequest,
-        timeout: Duration,
-    ) -> Result<(), NodeError> {
-        self.call(address, "flush segments", timeout, |node| {
-            node.flush_segments(&request)
-        })
-        .await
-    }
-
-    async fn flush_channels(
-        &self,
-        address: &str,
-        request: FlushChannelsRequest,
-        timeout: Duration,
-    ) -> Result<(), NodeError> {
-        self.call(address, "flush channels", timeout, |node| {
-            node.flush_channels(&request)
-        })
-        .await
-    }
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
-use super::node_work;
 use super::replica::{Cluster, Stop};
 use super::world::{CALM, Place, Weather};
 
@@ -15,10 +13,10 @@ use super::world::{CALM, Place, Weather};
 pub struct Nemesis {
     /// The replicas and data nodes.
     pub cluster: Arc<Cluster>,
-    /// Where restarted data nodes write their promises.
-    pub ledger: Arc<Ledger>,
     /// Clients that may be cut off, too.
     pub clients: Vec<Place>,
+    /// Whether clocks may be off by hours.
+    pub wild_clocks: bool,
 }
 
 /// Everything a partition cuts, each in one direction.
@@ -59,8 +57,12 @@ impl Nemesis {
             68..76 => self.jump_clock(),
             76..86 => self.storm().await,
             86..91 => self.reset(),
-            91..97 => self.kill_data_node().await,
-            _ => self.pause_data_node(),
+            91..96 => self.kill_data_node().await,
+            96..98 => self.pause_data_node(),
+            _ => {
+                let time = self.some_time();
+                self.cluster.store.go_away(time);
+            }
         }
     }
 
@@ -206,8 +208,13 @@ impl Nemesis {
     fn jump_clock(&self) {
         let world = &self.cluster.world;
         let id = self.victim();
-        let scale = [500, 10_000, 3_600_000, 86_400_000];
-        let scale = scale[usize::try_from(world.draw(0, 4)).unwrap_or(0)];
+        let scales: &[i64] = match self.wild_clocks {
+            true => &[500, 10_000, 3_600_000, 86_400_000],
+            // Two replicas may be twice this apart: not so far that anybody minds.
+            false => &[200, 2000],
+        };
+        let at = usize::try_from(world.draw(0, scales.len() as u64)).unwrap_or(0);
+        let scale = scales.get(at).copied().unwrap_or(500).unsigned_abs();
         let skew = i64::try_from(world.draw(0, 2 * scale)).unwrap_or(0)
             - i64::try_from(scale).unwrap_or(0);
         world.note(format_args!("clock of r{id} is off by {skew} ms"));
@@ -252,33 +259,20 @@ impl Nemesis {
         }
         let time = world.between(Duration::from_millis(200), Duration::from_secs(8));
         tokio::time::sleep(time).await;
-        self.boot(number);
-    }
-
-    /// Starts a data node that is down.
-    pub fn boot(&self, number: u64) {
-        let node = self.cluster.data_nodes.iter().find(|n| n.number == number);
-        let Some(node) = node.filter(|node| !node.is_up()) else {
-            return;
-        };
-        let life = node.boot(self.cluster.world.now_ns());
-        tokio::spawn(node_work::run(
-            node.clone(),
-            self.cluster.clone(),
-            self.ledger.clone(),
-            life,
-        ));
+        self.cluster.boot(number);
     }
 
     /// Ends every fault and starts everything.
     pub async fn heal(&self) {
         self.cluster.world.note(format_args!("everything heals"));
         self.cluster.world.heal();
+        self.cluster.store.come_back();
         for id in self.cluster.ids() {
             self.start(id).await;
         }
         for node in &self.cluster.data_nodes {
-            self.boot(node.number);
+            node.set_lies(false);
+            self.cluster.boot(node.number);
         }
     }
 }

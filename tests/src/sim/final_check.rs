@@ -14,9 +14,12 @@ use quorate_rpc::proto::quorate::oracle::{AllocIdRequest, AllocTimestampRequest}
 use tokio::time::Instant;
 
 use super::check::rows::{self, Channel};
+use super::check::{lineage, view};
 use super::client::{Repeat, Session};
 use super::data_node::STREAM;
+use super::deleter::Deleter;
 use super::observer;
+use super::reader;
 use super::replica::{Cluster, NoAnswer, client_addr};
 use super::workload::{Client, KEYS, Shared};
 use super::world::Place;
@@ -76,9 +79,12 @@ async fn one_of_each(cluster: &Arc<Cluster>, to: u64) -> Result<(), NoAnswer> {
         .map(|_| ())
 }
 
-/// Flushes, reads everything, compares it with what was promised, and the replicas with each
-/// other.
-pub(super) async fn everything_is_there(shared: &Arc<Shared>, writers: &[Arc<Writer>]) {
+/// The last rows and deletes are sent and flushed.
+pub(super) async fn everything_is_stored(
+    shared: &Arc<Shared>,
+    writers: &[Arc<Writer>],
+    deleters: &[Arc<Deleter>],
+) {
     let world = &shared.cluster.world;
     let client = Client::new(shared.clone(), 300);
     for writer in writers {
@@ -87,7 +93,8 @@ pub(super) async fn everything_is_there(shared: &Arc<Shared>, writers: &[Arc<Wri
     let deadline = Instant::now() + FLUSH;
     let mut flushed = false;
     while Instant::now() < deadline {
-        let all_sent = writers.iter().all(|w| w.done.load(Ordering::Relaxed));
+        let all_sent = writers.iter().all(|w| w.done.load(Ordering::Relaxed))
+            && deleters.iter().all(|d| d.done.load(Ordering::Relaxed));
         if let Some((segments, flush_ts)) = client.ask_flush().await {
             for _ in 0..30 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -107,11 +114,22 @@ pub(super) async fn everything_is_there(shared: &Arc<Shared>, writers: &[Arc<Wri
             "rows of {channel} are not stored {FLUSH:?} after healing"
         ));
     }
+    for deleter in deleters.iter().filter(|d| !d.done.load(Ordering::Relaxed)) {
+        let channel = &deleter.channel;
+        world.violation(format!(
+            "deletes of {channel} are not stored {FLUSH:?} after healing"
+        ));
+    }
     if !flushed {
         world.violation(format!(
             "no flush came to an end in {FLUSH:?} after healing"
         ));
     }
+}
+
+/// Reads everything, compares it with what was promised, and the replicas with each other.
+pub(super) async fn everything_is_there(shared: &Arc<Shared>, writers: &[Arc<Writer>]) {
+    let client = Client::new(shared.clone(), 300);
     for key in 0..KEYS {
         client.read_key(key).await;
     }
@@ -146,13 +164,16 @@ async fn rows_and_promises(shared: &Arc<Shared>, client: &Client, writers: &[Arc
         };
         channels.insert(writer.channel.clone(), channel);
     }
-    let promises = shared.ledger.hold().clone();
+    let promises = shared.cluster.ledger.hold().clone();
     let mut found = rows::snapshot(&snapshot, &promises);
-    found.extend(rows::each_row_once(
-        &snapshot.segments,
-        &channels,
-        &promises,
-    ));
+    found.extend(rows::all_stored(&channels));
+    match reader::read(&session, shared.main).await {
+        Some(views) => {
+            let judged = views.iter().flat_map(|seen| view::judge(seen, &promises));
+            found.extend(judged);
+        }
+        None => found.push("nothing can be read after healing".into()),
+    }
     for problem in found {
         world.violation(problem);
     }
@@ -168,7 +189,7 @@ async fn rows_and_promises(shared: &Arc<Shared>, client: &Client, writers: &[Arc
 }
 
 /// At the same applied index: the same digest, the same rows, no broken invariant.
-async fn replicas_are_equal(cluster: &Arc<Cluster>) {
+pub(super) async fn replicas_are_equal(cluster: &Arc<Cluster>) {
     let world = &cluster.world;
     let deadline = Instant::now() + EQUAL;
     loop {
@@ -216,7 +237,10 @@ async fn replicas_are_equal(cluster: &Arc<Cluster>) {
             }
             Err(error) => world.violation(format!("r{id} has no check at {index}: {error}")),
         }
-        for problem in invariants::violations(&running.coordinator.state()) {
+        let state = running.coordinator.state();
+        let mut found = invariants::violations(&state);
+        found.extend(lineage::violations(&state));
+        for problem in found {
             world.violation(format!("state of r{id}: {problem}"));
         }
     }

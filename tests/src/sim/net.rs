@@ -211,9 +211,10 @@ async fn pipeline(
     let (arrived, arriving) = mpsc::channel(WINDOW);
     let (answered, coming_back) = mpsc::channel(WINDOW);
 
-    let send = stamp(link.clone(), bodies, sent);
+    let send = stamp(link.clone(), true, bodies, sent);
     let carry = deliver(&link, from, to, resets, "append", on_the_way, arrived);
-    let serve = stamp(link.clone(), peer.append(drain(arriving).boxed()), answered);
+    let serving = peer.append(drain(arriving).boxed());
+    let serve = stamp(link.clone(), false, serving, answered);
     let back = async {
         let (arrived, mut arriving) = mpsc::channel(WINDOW);
         let carry = deliver(&link, to, from, resets, "appended", coming_back, arrived);
@@ -243,14 +244,18 @@ async fn pipeline(
     }
 }
 
-/// Gives each message the time it will arrive at, in order.
+/// Gives each message the time it will arrive at, in order; `leaves`: they are requests.
 async fn stamp(
     link: SimLink,
+    leaves: bool,
     mut messages: BoxStream<'static, Bytes>,
     sent: mpsc::Sender<(Instant, Bytes)>,
 ) {
     let mut last = Instant::now();
     while let Some(message) = messages.next().await {
+        if leaves {
+            link.cluster.springs_behind(&message, link.own);
+        }
         let at = (Instant::now() + link.cluster.world.pipeline_transit()).max(last);
         last = at;
         if sent.send((at, message)).await.is_err() {

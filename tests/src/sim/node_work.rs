@@ -1,40 +1,36 @@
-//! What a simulated data node does by itself: membership, time ticks, checkpoints and saves, all
-//! through calls to the coordinator as a client makes them.
+//! What a simulated data node does by itself: membership, time ticks, checkpoints and, in
+//! [`super::node_sync`], saves; all through calls to the coordinator as a client makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_coord::CoordError;
-use quorate_meta::Reason;
 use quorate_meta::ranges::RangeSet;
 use quorate_rpc::proto::milvus::common::{MsgBase, SegmentStats};
 use quorate_rpc::proto::milvus::data::{
-    Binlog, CheckPoint, FieldBinlog, ReportDataNodeTtMsgsRequest, SaveBinlogPathsRequest,
-    SegmentLevel, SegmentStartPosition, UpdateChannelCheckpointRequest,
+    ReportDataNodeTtMsgsRequest, UpdateChannelCheckpointRequest,
 };
 use quorate_rpc::proto::milvus::msg::{DataNodeTtMsg, MsgPosition};
 use quorate_rpc::proto::quorate::node::{GetCoverageRequest, HeartbeatRequest, RegisterRequest};
-use quorate_rpc::proto::quorate::oracle::{AllocIdRequest, AllocTimestampRequest};
-use quorate_rpc::proto::quorate::row::RowRange;
+use quorate_rpc::proto::quorate::oracle::AllocTimestampRequest;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Outcome, Repeat, Session};
-use super::data_node::{DataNode, Phase, Piece, STREAM, missing};
-use super::ledger::{Ledger, Saved};
+use super::data_node::{DataNode, STREAM};
+use super::ledger::Ledger;
+use super::own::Phase;
 use super::world::Place;
 
 const TICK: Duration = Duration::from_millis(200);
-const SYNC_ROUND: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Fields of every row.
-const FIELDS: [i64; 2] = [100, 101];
+pub(super) const FIELDS: [i64; 2] = [100, 101];
 
 /// Everything one process of a data node works with.
 pub(super) struct Worker {
-    node: Arc<DataNode>,
-    session: Session,
-    ledger: Arc<Ledger>,
+    pub(super) node: Arc<DataNode>,
+    pub(super) session: Session,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// Runs a data node's process until its life ends.
@@ -65,32 +61,20 @@ pub(super) async fn run(
     }
 }
 
-fn base(source: i64) -> Option<MsgBase> {
+pub(super) fn base(source: i64) -> Option<MsgBase> {
     Some(MsgBase {
         source_id: source,
         ..MsgBase::default()
     })
 }
 
-fn position(channel: &str, ts: u64) -> MsgPosition {
+pub(super) fn position(channel: &str, ts: u64) -> MsgPosition {
     MsgPosition {
         channel_name: channel.to_owned(),
         msg_id: vec![1],
         timestamp: ts,
         ..MsgPosition::default()
     }
-}
-
-/// Files and rows of one save, taken out of a channel.
-struct Job {
-    channel: String,
-    collection: i64,
-    epoch: i64,
-    segment: i64,
-    pieces: Vec<Piece>,
-    flush: bool,
-    has_rows: bool,
-    over: CancellationToken,
 }
 
 impl Worker {
@@ -120,6 +104,7 @@ impl Worker {
             let id = served.value.node_id;
             if let Some(process) = self.node.hold().as_mut() {
                 process.id = id;
+                process.refresh = Duration::from_millis(served.value.object_refresh_ms.max(100));
             }
             self.heartbeats(id, &session).await;
             // Expired: what we own is somebody else's.
@@ -339,7 +324,7 @@ impl Worker {
         }
     }
 
-    async fn stored(&self, channel: &str) -> Option<RangeSet> {
+    pub(super) async fn stored(&self, channel: &str) -> Option<RangeSet> {
         let request = GetCoverageRequest {
             channel: channel.to_owned(),
             stream: STREAM.to_vec(),
@@ -356,233 +341,5 @@ impl Worker {
             stored.insert(range.from, range.to);
         }
         Some(stored)
-    }
-
-    async fn syncs(self: &Arc<Self>, life: &CancellationToken) {
-        loop {
-            tokio::time::sleep(SYNC_ROUND).await;
-            self.node.finish_releases();
-            let all = self.session.cluster.world.chance(60);
-            for job in self.take_jobs(all) {
-                let worker = self.clone();
-                let life = life.clone();
-                tokio::spawn(async move {
-                    let over = job.over.clone();
-                    tokio::select! {
-                        biased;
-                        () = life.cancelled() => {}
-                        () = over.cancelled() => {}
-                        () = worker.sync(job) => {}
-                    }
-                });
-            }
-        }
-    }
-
-    fn take_jobs(&self, all: bool) -> Vec<Job> {
-        let mut process = self.node.hold();
-        let Some(process) = process.as_mut() else {
-            return Vec::new();
-        };
-        let mut jobs = Vec::new();
-        for own in process.channels.values_mut() {
-            if own.phase == Phase::Watching {
-                continue;
-            }
-            for id in own.due(all) {
-                let Some(segment) = own.segments.get_mut(&id) else {
-                    continue;
-                };
-                segment.busy = true;
-                segment.syncing = std::mem::take(&mut segment.pieces);
-                jobs.push(Job {
-                    channel: own.name.clone(),
-                    collection: own.collection,
-                    epoch: own.epoch,
-                    segment: id,
-                    pieces: segment.syncing.clone(),
-                    flush: segment.flush,
-                    has_rows: segment.saved > 0 || !segment.syncing.is_empty(),
-                    over: own.over.clone(),
-                });
-            }
-        }
-        jobs
-    }
-
-    async fn log_id(&self) -> i64 {
-        loop {
-            let count = u32::try_from(FIELDS.len()).unwrap_or(1);
-            let answer = self
-                .session
-                .ask("log ids", PATIENCE, Repeat::Always, |c| async move {
-                    c.alloc_id(AllocIdRequest { count }).await
-                })
-                .await;
-            if let Some(served) = answer.ok() {
-                return served.value.first;
-            }
-        }
-    }
-
-    async fn sync(&self, job: Job) {
-        let log_id = match job.pieces.is_empty() {
-            true => None,
-            false => Some(self.log_id().await),
-        };
-        let node_id = self.node.hold().as_ref().map_or(0, |process| process.id);
-        let request = save_request(&job, node_id, log_id);
-        if let Some(log_id) = log_id {
-            let ordinals = job.pieces.iter().map(|p| (p.from, p.to)).collect();
-            let key = (job.channel.clone(), log_id);
-            self.ledger.hold().offered.insert(key, ordinals);
-        }
-        let answer = loop {
-            let answer = self
-                .session
-                .ask("save", PATIENCE, Repeat::Always, |c| {
-                    let request = request.clone();
-                    async move { c.save_binlog_paths(request).await }
-                })
-                .await;
-            if !matches!(answer, Outcome::Fail | Outcome::Info) {
-                break answer;
-            }
-        };
-        match answer {
-            Outcome::Ok(_) => self.saved(&job, log_id),
-            Outcome::Refused(error) | Outcome::RefusedLate(error) => {
-                self.refused(&job, &error).await;
-            }
-            Outcome::Fail | Outcome::Info => {}
-        }
-    }
-
-    fn saved(&self, job: &Job, log_id: Option<i64>) {
-        let world = &self.session.cluster.world;
-        world.note(format_args!(
-            "d{} saved {} of {} flush {}",
-            self.node.number, job.segment, job.channel, job.flush
-        ));
-        self.ledger.hold().saved.push(Saved {
-            channel: job.channel.clone(),
-            segment: job.segment,
-            log_id,
-            last: job.flush,
-            has_rows: job.has_rows,
-            at: world.now_ns(),
-        });
-        let mut process = self.node.hold();
-        let own = process
-            .as_mut()
-            .and_then(|process| process.channels.get_mut(&job.channel))
-            .filter(|own| own.epoch == job.epoch);
-        let Some(own) = own else { return };
-        if job.flush {
-            own.segments.remove(&job.segment);
-            own.flushed.insert(job.segment);
-        } else if let Some(segment) = own.segments.get_mut(&job.segment) {
-            let rows: u64 = job.pieces.iter().map(|p| p.to - p.from).sum();
-            segment.saved += i64::try_from(rows).unwrap_or(0);
-            segment.syncing.clear();
-            segment.busy = false;
-        }
-    }
-
-    async fn refused(&self, job: &Job, error: &CoordError) {
-        let world = &self.session.cluster.world;
-        world.note(format_args!(
-            "d{} save of {} refused: {error}",
-            self.node.number, job.segment
-        ));
-        let not_owner = matches!(
-            error,
-            CoordError::Rejected(Reason::ChannelNotFound | Reason::NodeNotFound, _)
-        );
-        if not_owner {
-            self.node.forfeit(&job.channel, job.epoch);
-            return;
-        }
-        let stored = self.stored(&job.channel).await;
-        let mut process = self.node.hold();
-        let own = process
-            .as_mut()
-            .and_then(|process| process.channels.get_mut(&job.channel))
-            .filter(|own| own.epoch == job.epoch);
-        let Some(own) = own else { return };
-        let mut known = RangeSet::new();
-        for &(from, to) in own.known.ranges() {
-            let mut lost = RangeSet::new();
-            for piece in &job.pieces {
-                lost.insert(piece.from, piece.to);
-            }
-            for (from, to) in missing(&lost, from, to) {
-                known.insert(from, to);
-            }
-        }
-        for &(from, to) in stored.iter().flat_map(RangeSet::ranges) {
-            known.insert(from, to);
-        }
-        own.known = known;
-        own.segments.remove(&job.segment);
-        own.flushed.insert(job.segment);
-    }
-}
-
-fn save_request(job: &Job, node_id: i64, log_id: Option<i64>) -> SaveBinlogPathsRequest {
-    let first = job.pieces.iter().map(|p| p.ts).min().unwrap_or(0);
-    let last = job.pieces.iter().map(|p| p.ts).max().unwrap_or(0);
-    let rows: u64 = job.pieces.iter().map(|p| p.to - p.from).sum();
-    let rows = i64::try_from(rows).unwrap_or(0);
-    let files = FIELDS.iter().zip(log_id.into_iter().flat_map(|id| id..));
-    let has_rows = log_id.is_some();
-    SaveBinlogPathsRequest {
-        base: base(node_id),
-        segment_id: job.segment,
-        collection_id: job.collection,
-        partition_id: 0,
-        channel: job.channel.clone(),
-        seg_level: SegmentLevel::L1.into(),
-        field2_binlog_paths: files
-            .map(|(field_id, log_id)| FieldBinlog {
-                field_id: *field_id,
-                binlogs: vec![Binlog {
-                    entries_num: rows,
-                    timestamp_from: first,
-                    timestamp_to: last,
-                    log_size: rows * 8,
-                    memory_size: rows * 8,
-                    log_id,
-                    ..Binlog::default()
-                }],
-            })
-            .collect(),
-        check_points: has_rows
-            .then(|| CheckPoint {
-                segment_id: job.segment,
-                position: Some(position(&job.channel, last)),
-                num_of_rows: rows,
-            })
-            .into_iter()
-            .collect(),
-        start_positions: has_rows
-            .then(|| SegmentStartPosition {
-                segment_id: job.segment,
-                start_position: Some(position(&job.channel, first)),
-            })
-            .into_iter()
-            .collect(),
-        flushed: job.flush,
-        row_ranges: job
-            .pieces
-            .iter()
-            .map(|piece| RowRange {
-                stream: STREAM.to_vec(),
-                from: piece.from,
-                to: piece.to,
-            })
-            .collect(),
-        assignment_epoch: job.epoch,
-        ..SaveBinlogPathsRequest::default()
     }
 }

@@ -12,8 +12,11 @@ use quorate_meta::invariants;
 use quorate_rpc::proto::quorate::admin::{ListChannelsRequest, ListSegmentsRequest};
 use tokio_util::sync::CancellationToken;
 
+use super::check::lineage;
 use super::check::rows::{self, Checkpoints, Segment, Snapshot};
+use super::check::view;
 use super::client::{Repeat, Session};
+use super::reader;
 use super::replica::Cluster;
 use super::workload::Shared;
 use super::world::Place;
@@ -58,7 +61,11 @@ pub(super) async fn watch(cluster: Arc<Cluster>, stop: CancellationToken) {
                 world.violation(format!("r{id} stopped by itself: {fatal}"));
             }
             if looks % DEEP == 0 {
-                for problem in invariants::violations(&coordinator.state()) {
+                let state = coordinator.state();
+                for problem in invariants::violations(&state) {
+                    world.violation(format!("state of r{id}: {problem}"));
+                }
+                for problem in lineage::violations(&state) {
                     world.violation(format!("state of r{id}: {problem}"));
                 }
             }
@@ -77,8 +84,17 @@ pub(super) async fn read(shared: Arc<Shared>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         tokio::time::sleep(READ).await;
         if let Some(snapshot) = snapshot(&session, shared.main).await {
-            let promises = shared.ledger.hold().clone();
-            for problem in rows::snapshot(&snapshot, &promises) {
+            let found = rows::snapshot(&snapshot, &shared.cluster.ledger.hold());
+            for problem in found {
+                world.violation(problem);
+            }
+        }
+        for seen in reader::read(&session, shared.main)
+            .await
+            .unwrap_or_default()
+        {
+            let found = view::judge(&seen, &shared.cluster.ledger.hold());
+            for problem in found {
                 world.violation(problem);
             }
         }

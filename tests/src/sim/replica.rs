@@ -22,12 +22,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Sabotage;
-use super::data_node::{DataNode, SimDataNodes};
+use super::data_node::DataNode;
+use super::ledger::Ledger;
 use super::net::SimLinks;
+use super::node_work;
+use super::objects::{SimObjects, Store};
+use super::outbound::SimDataNodes;
+use super::trap::{Set, Trap};
 use super::world::{Place, World};
 
 /// Where the simulated wall clocks start.
-const EPOCH_MS: u64 = 1_750_000_000_000;
+pub(super) const EPOCH_MS: u64 = 1_750_000_000_000;
 
 /// A replica's wall clock: it may be wrong, and it jumps.
 pub struct SkewedClock {
@@ -86,7 +91,12 @@ pub struct Cluster {
     pub config: Config,
     /// The data nodes.
     pub data_nodes: Vec<Arc<DataNode>>,
+    /// The object store.
+    pub store: Arc<Store>,
+    /// What data nodes and clients were promised.
+    pub ledger: Arc<Ledger>,
     sabotage: Option<Sabotage>,
+    pub(super) trap: Mutex<Option<Set>>,
     hosts: Mutex<BTreeMap<NodeId, Host>>,
 }
 
@@ -108,6 +118,20 @@ pub fn config() -> Config {
     config.policy.segment_binlog_files_max = 8;
     config.policy.id_window = 50;
     config.policy.token_ttl = Duration::from_secs(30);
+    let compaction = &mut config.policy.compaction;
+    compaction.scan_interval = Duration::from_secs(5);
+    compaction.level0_interval = Duration::from_secs(1);
+    compaction.keep_ended = Duration::from_secs(10);
+    compaction.timeout = Duration::from_secs(20);
+    compaction.level0_files.0 = 3;
+    config.policy.work.retry_max = Duration::from_secs(4);
+    let gc = &mut config.policy.gc;
+    gc.interval = Duration::from_secs(1);
+    gc.scan_interval = Duration::from_secs(4);
+    gc.drop_tolerance = Duration::from_secs(3);
+    // Clocks of two leaders may be 5 s apart unnoticed; readers and writers need theirs beyond it.
+    gc.condemn_grace = Duration::from_secs(8);
+    gc.missing_tolerance = Duration::from_secs(15);
     config
 }
 
@@ -117,7 +141,9 @@ impl Cluster {
         world: Arc<World>,
         replicas: u64,
         data_nodes: Vec<Arc<DataNode>>,
+        store: Arc<Store>,
         sabotage: Option<Sabotage>,
+        trap: Option<Trap>,
     ) -> Arc<Self> {
         let hosts = (1..=replicas)
             .map(|id| {
@@ -138,7 +164,10 @@ impl Cluster {
             world,
             config: config(),
             data_nodes,
+            store,
+            ledger: Arc::new(Ledger::default()),
             sabotage,
+            trap: Mutex::new(trap.map(Set::new)),
             hosts: Mutex::new(hosts),
         })
     }
@@ -216,9 +245,14 @@ impl Cluster {
             .await
             .map_err(|fatal| format!("replica {id} does not start: {fatal}"))?;
         let data_nodes = SimDataNodes {
-            world: self.world.clone(),
-            nodes: self.data_nodes.clone(),
-            own: Place::Replica(id),
+            cluster: self.clone(),
+            own: id,
+            life: life.clone(),
+        };
+        let objects = SimObjects {
+            store: self.store.clone(),
+            cluster: self.clone(),
+            own: id,
             life: life.clone(),
         };
         let mut config = self.config.clone();
@@ -228,6 +262,7 @@ impl Cluster {
             Consensus::new(raft.clone(), store, raft_config.election_max),
             clock,
             Arc::new(data_nodes),
+            Some(Arc::new(objects)),
         );
         let quiet = raft_config.election_max;
         tokio::spawn(async move {
@@ -243,6 +278,21 @@ impl Cluster {
         self.world.note(format_args!("r{id} started, run {run}"));
         self.with(id, |host| host.running = Some(Arc::new(running)));
         Ok(())
+    }
+
+    /// Starts a data node that is down.
+    pub fn boot(self: &Arc<Self>, number: u64) {
+        let node = self.data_nodes.iter().find(|node| node.number == number);
+        let Some(node) = node.filter(|node| !node.is_up()) else {
+            return;
+        };
+        let life = node.boot(self.world.now_ns());
+        tokio::spawn(node_work::run(
+            node.clone(),
+            self.clone(),
+            self.ledger.clone(),
+            life,
+        ));
     }
 
     /// Forms the cluster, on the first replica.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Outcome, Repeat, Session};
 use super::history::{Call, End, History, Op};
-use super::ledger::Ledger;
+use super::partitions::Partitions;
 use super::replica::{Cluster, Served};
 use super::world::Place;
 
@@ -36,19 +36,19 @@ pub struct Shared {
     pub cluster: Arc<Cluster>,
     /// Every operation.
     pub history: Arc<History>,
-    /// Promises about rows.
-    pub ledger: Arc<Ledger>,
     /// The next value of a register and the next token: none is used twice.
     pub unique: AtomicU64,
     /// The collection rows are written to.
     pub main: i64,
     /// Its channels.
     pub channels: Vec<String>,
+    /// Its partitions.
+    pub partitions: Arc<Partitions>,
 }
 
 /// One client.
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     session: Session,
     number: u64,
     /// What this client believes the registers hold.
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Asks, and writes down what came of it; `done` fills the answer in, if it is a success.
-    async fn op<T, F, Fut>(
+    pub(super) async fn op<T, F, Fut>(
         &self,
         call: Call,
         repeat: Repeat,
@@ -454,7 +454,7 @@ impl Client {
         let flushed = served.is_some_and(|served| served.value.flushed);
         if flushed {
             let promise = (segments.to_vec(), flush_ts);
-            self.shared.ledger.hold().flushed.push(promise);
+            self.shared.cluster.ledger.hold().flushed.push(promise);
         }
         flushed
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::client::{Repeat, Session};
 use super::data_node::{Refusal, STREAM, missing};
+use super::partitions::Partitions;
 use super::world::Place;
 
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -24,8 +25,10 @@ const BATCH_MAX: u64 = 25;
 pub struct Writer {
     /// Its connection to the cluster.
     pub session: Session,
-    /// Its collection and partition.
-    pub collection: (i64, i64),
+    /// Its collection.
+    pub collection: i64,
+    /// The partitions it writes to.
+    pub partitions: Arc<Partitions>,
     /// Its channel.
     pub channel: String,
     /// Where its data comes from.
@@ -128,13 +131,14 @@ impl Writer {
     /// Gets segments and a timestamp for a batch and sends it; false: look up the owner again.
     async fn send_batch(&self, owner: &Owner, (from, to): (u64, u64)) -> bool {
         for _ in 0..3 {
-            let Some(grants) = self.grants(to - from).await else {
+            let partition = self.partition();
+            let Some(grants) = self.grants(to - from, partition).await else {
                 return false;
             };
             let Some(ts) = self.timestamp().await else {
                 return false;
             };
-            match self.insert(owner, ts, grants, from).await {
+            match self.insert(owner, (partition, ts), grants, from).await {
                 Some(Ok(())) => return true,
                 Some(Err(Refusal::Late)) => {}
                 Some(Err(Refusal::NotOwner)) | None => return false,
@@ -143,13 +147,22 @@ impl Writer {
         false
     }
 
-    async fn grants(&self, rows: u64) -> Option<Vec<(i64, u64, u64)>> {
+    /// The default partition, or now and then the one that comes and goes.
+    fn partition(&self) -> i64 {
+        let passing = self.partitions.passing();
+        let world = &self.session.cluster.world;
+        passing
+            .filter(|_| world.chance(300))
+            .unwrap_or(self.partitions.default_id())
+    }
+
+    async fn grants(&self, rows: u64, partition: i64) -> Option<Vec<(i64, u64, u64)>> {
         let request = AssignSegmentIdRequest {
             segment_id_requests: vec![SegmentIdRequest {
                 count: u32::try_from(rows).unwrap_or(u32::MAX),
                 channel_name: self.channel.clone(),
-                collection_id: self.collection.0,
-                partition_id: self.collection.1,
+                collection_id: self.collection,
+                partition_id: partition,
                 ..SegmentIdRequest::default()
             }],
             ..AssignSegmentIdRequest::default()
@@ -199,7 +212,7 @@ impl Writer {
     async fn insert(
         &self,
         owner: &Owner,
-        ts: u64,
+        (partition, ts): (i64, u64),
         grants: Vec<(i64, u64, u64)>,
         from: u64,
     ) -> Option<Result<(), Refusal>> {
@@ -213,7 +226,7 @@ impl Writer {
             if !cluster.world.carry(self.place, place, "insert").await {
                 futures::future::pending::<()>().await;
             }
-            let taken = node.insert(&self.channel, owner.epoch, ts, &grants, from);
+            let taken = node.insert(&self.channel, (partition, owner.epoch), ts, &grants, from);
             if !cluster.world.carry(place, self.place, "insert").await {
                 futures::future::pending::<()>().await;
             }

@@ -136,13 +136,11 @@ async fn play(fill_the_leader: bool) {
 }
 
 #[tokio::test]
-#[ignore = "fills a disk for minutes; run with --run-ignored only -E 'test(full_disk)'"]
 async fn a_follower_without_room_stops_and_comes_back() {
     play(false).await;
 }
 
 #[tokio::test]
-#[ignore = "fills a disk for minutes; run with --run-ignored only -E 'test(full_disk)'"]
 async fn a_leader_without_room_makes_way_and_comes_back() {
     play(true).await;
 }

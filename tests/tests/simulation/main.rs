@@ -4,9 +4,12 @@
 //! `SIM_LOG=openraft=info,quorate_coord=info` what the replicas log.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Mutex;
+mod crashes;
+mod regressions;
+
 use std::time::{Duration, Instant};
 
+use quorate_tests::sim::runner::run_all;
 use quorate_tests::sim::{Plan, Report, Sabotage, run};
 
 fn number(name: &str) -> Option<u64> {
@@ -17,49 +20,8 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-fn show(report: &Report, took: Duration) {
-    println!(
-        "seed {:>4}: {:>4} operations, {:>2} changes of leader, {:>4} rows, {:>6} events in {:.0} s simulated, {:.1} s; trace {}{}",
-        report.seed,
-        report.operations(),
-        report.leader_changes,
-        report.rows,
-        report.events,
-        report.simulated.as_secs_f64(),
-        took.as_secs_f64(),
-        report.trace_hash.get(..16).unwrap_or_default(),
-        report
-            .void()
-            .map_or(String::new(), |why| format!(" VOID: {why}")),
-    );
-    for violation in &report.violations {
-        println!("    {violation}");
-    }
-    if !report.violations.is_empty() {
-        println!("    again: {}", report.repeat());
-    }
-}
-
-fn run_all(plans: Vec<Plan>) -> Vec<Report> {
-    let queue = Mutex::new(plans.into_iter());
-    let reports = Mutex::new(Vec::new());
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let Some(plan) = queue.lock().unwrap().next() else {
-                        return;
-                    };
-                    let started = Instant::now();
-                    let report = run(plan);
-                    show(&report, started.elapsed());
-                    reports.lock().unwrap().push(report);
-                }
-            });
-        }
-    });
-    reports.into_inner().unwrap()
+fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// What the replicas log, if it is asked for; its times are real ones and not part of the trace.
@@ -81,7 +43,10 @@ fn seeds_pass() {
         Some(seed) => vec![seed],
         None => (1..=number("SEEDS").unwrap_or(10)).collect(),
     };
-    let reports = run_all(seeds.iter().copied().map(Plan::of).collect());
+    let plans: Vec<Plan> = seeds.iter().copied().map(Plan::of).collect();
+    let reports = run_all(&plans, jobs(), |report, took| {
+        println!("{}", report.tell(took))
+    });
     let of = |wrong: &dyn Fn(&Report) -> bool| -> Vec<u64> {
         let mut seeds: Vec<u64> = reports
             .iter()

@@ -156,3 +156,19 @@ fn values_that_differ_only_in_bits_have_different_encodings() {
     let nan = ColumnData::Float(vec![f32::NAN]);
     assert_eq!(encode(&nan), encode(&nan.clone()));
 }
+
+#[test]
+fn a_checksum_is_that_of_type_dimension_rows_and_bytes_whatever_the_length() {
+    for rows in [0usize, 1, 8191, 8192, 8193, 20_000] {
+        let numbers: Vec<i64> = (0..rows as i64).map(|n| n * -77).collect();
+        let mut plain = Vec::new();
+        plain.extend_from_slice(&(FieldType::Int64.data_type() as i32).to_le_bytes());
+        plain.extend_from_slice(&0u32.to_le_bytes());
+        plain.extend_from_slice(&(rows as u64).to_le_bytes());
+        plain.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+        assert_eq!(
+            ColumnData::Int64(numbers).checksum(),
+            crc32c::crc32c(&plain)
+        );
+    }
+}

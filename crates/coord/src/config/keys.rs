@@ -1,8 +1,11 @@
 //! The table of keys: name, default, unit, meaning, and where a value goes.
 
-use std::time::Duration;
+use quorate_binlog::open::Secret;
 
 use super::Config;
+use super::parse::{
+    H, MS, S, address, bytes, duration, flag, host_port, number, permille, permille_from, segment_size,
+};
 
 /// One setting.
 pub struct Key {
@@ -16,89 +19,19 @@ pub struct Key {
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a whole number in range"))
-}
-
-/// A duration: `500ms`, `10s`, `5m`, `1h`, or a bare number in `unit`.
-fn duration(text: &str, bare: Duration) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (value, unit) = text.split_at(digits);
-    let unit = match unit.trim() {
-        "" => bare,
-        "ms" => Duration::from_millis(1),
-        "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        other => return Err(format!("`{other}` is no unit of time; use ms, s, m or h")),
-    };
-    let value: f64 = value
-        .parse()
-        .map_err(|_| format!("`{text}` is not a duration such as 500ms or 10s"))?;
-    let seconds = value * unit.as_secs_f64();
-    if seconds > 0.0 && seconds < 1e9 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(format!("`{text}` is out of range"))
+fn yes_no(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("`{other}` is neither true nor false")),
     }
 }
 
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
-
-/// A size in bytes: `1048576`, `64KB`, `512MB`, `1GB`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (value, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KB" | "KiB" => 1 << 10,
-        "MB" | "MiB" => 1 << 20,
-        "GB" | "GiB" => 1 << 30,
-        other => return Err(format!("`{other}` is no unit of size; use KB, MB or GB")),
-    };
-    number::<u64>(value)?
-        .checked_mul(unit)
-        .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| format!("`{text}` is out of range"))
-}
-
-/// `segment.maxSize`: the seeds give bytes, Milvus megabytes for the same key; values below 1 MiB
-/// are megabytes.
-fn segment_size(text: &str) -> Result<u64, String> {
-    let value = bytes(text)?;
-    Ok(if value < 1 << 20 { value << 20 } else { value })
-}
-
-fn permille(text: &str) -> Result<i64, String> {
-    let value: f64 = text
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a proportion such as 0.9"))?;
-    if (0.0..=1.0).contains(&value) {
-        Ok((value * 1000.0).round() as i64)
-    } else {
-        Err(format!("`{text}` is not between 0 and 1"))
-    }
-}
-
-fn address(text: &str) -> Result<std::net::SocketAddr, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not an address such as 0.0.0.0:13333"))
-}
-
-fn host_port(text: &str) -> Result<String, String> {
-    quorate_rpc::channel::check_address(text.trim()).map_err(|error| error.to_string())?;
-    Ok(text.trim().to_owned())
+/// A file; empty means none, so that a variable can take a setting of the file back.
+fn file(text: &str) -> Option<std::path::PathBuf> {
+    Some(text.trim())
+        .filter(|path| !path.is_empty())
+        .map(Into::into)
 }
 
 macro_rules! key {
@@ -152,6 +85,48 @@ pub static KEYS: &[Key] = &[
         "(listen.peer)",
         "address other replicas are told, host:port",
         |c, t| c.advertise_peer = host_port(t)?
+    ),
+    key!(
+        "quorate.peer.tls.cert",
+        "(none)",
+        "this replica's certificate, which other replicas check (PEM)",
+        |c, t| c.peer_tls.cert = file(t)
+    ),
+    key!(
+        "quorate.peer.tls.key",
+        "(none)",
+        "its private key (PEM)",
+        |c, t| c.peer_tls.key = file(t)
+    ),
+    key!(
+        "quorate.peer.tls.ca",
+        "(none)",
+        "authority that signs the certificates of replicas (PEM)",
+        |c, t| c.peer_tls.ca = file(t)
+    ),
+    key!(
+        "quorate.peer.insecure",
+        "false",
+        "true: replicas talk to each other without TLS",
+        |c, t| c.peer_insecure = yes_no(t)?
+    ),
+    key!(
+        "quorate.client.tls.cert",
+        "(none)",
+        "certificate of the clients' port; without it that port has no TLS (PEM)",
+        |c, t| c.client_tls.cert = file(t)
+    ),
+    key!(
+        "quorate.client.tls.key",
+        "(none)",
+        "its private key (PEM)",
+        |c, t| c.client_tls.key = file(t)
+    ),
+    key!(
+        "quorate.client.tls.ca",
+        "(none)",
+        "authority of clients' certificates; with it, clients must show one (PEM)",
+        |c, t| c.client_tls.ca = file(t)
     ),
     key!(
         "quorate.raft.heartbeat",
@@ -308,6 +283,252 @@ pub static KEYS: &[Key] = &[
         "5",
         "deadline of one channel operation call, s",
         |c, t| c.policy.channel_notify_timeout = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.enableCompaction",
+        "true",
+        "whether there is compaction, manual included",
+        |c, t| c.policy.compaction.enabled = flag(t)?
+    ),
+    key!(
+        "dataCoord.compaction.enableAutoCompaction",
+        "true",
+        "whether compactions are planned without being asked for",
+        |c, t| c.policy.compaction.auto = flag(t)?
+    ),
+    key!(
+        "dataCoord.compaction.triggerInterval",
+        "600",
+        "period of the scan for compaction candidates, s",
+        |c, t| c.policy.compaction.scan_interval = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.global.interval",
+        "600",
+        "older name of dataCoord.compaction.triggerInterval",
+        |c, t| c.policy.compaction.scan_interval = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.levelzero.triggerInterval",
+        "10",
+        "period at which channels with level-zero segments are looked at, s",
+        |c, t| c.policy.compaction.level0_interval = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.check.interval",
+        "1",
+        "period at which running compactions and index builds are asked about, s",
+        |c, t| c.policy.compaction.check_interval = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.rpcTimeout",
+        "10",
+        "deadline of calls to data nodes about compactions and index builds, s",
+        |c, t| c.policy.compaction.rpc_timeout = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.workerMaxParallelTaskNum",
+        "2",
+        "compactions running at once on one data node",
+        |c, t| c.policy.compaction.tasks_per_node = number::<u32>(t)?.max(1)
+    ),
+    key!(
+        "dataCoord.compaction.taskQueueCapacity",
+        "100000",
+        "compactions waiting or running above which none is planned without being asked for",
+        |c, t| c.policy.compaction.tasks_max = number(t)?
+    ),
+    key!(
+        "dataCoord.compaction.timeout",
+        "900",
+        "time a compaction may run, s",
+        |c, t| c.policy.compaction.timeout = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.dropTolerance",
+        "3600",
+        "how long ended compactions are remembered, s",
+        |c, t| c.policy.compaction.keep_ended = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.compaction.minSegmentToMerge",
+        "4",
+        "least segments merged at a time",
+        |c, t| c.policy.compaction.merge_inputs.0 = number::<usize>(t)?.max(2)
+    ),
+    key!(
+        "dataCoord.compaction.maxSegmentToMerge",
+        "30",
+        "most segments merged at a time",
+        |c, t| c.policy.compaction.merge_inputs.1 = number::<usize>(t)?.max(2)
+    ),
+    key!(
+        "dataCoord.compaction.single.ratio.threshold",
+        "0.2",
+        "deleted part of a segment's rows that makes it worth a rewrite",
+        |c, t| c.policy.compaction.delete_ratio_permille = permille(t)? as u32
+    ),
+    key!(
+        "dataCoord.compaction.single.deltalog.maxsize",
+        "16777216",
+        "bytes of delete logs that make a segment worth a rewrite",
+        |c, t| c.policy.compaction.delta_bytes_max = bytes(t)?
+    ),
+    key!(
+        "dataCoord.compaction.single.deltalog.maxnum",
+        "200",
+        "delete logs that make a segment worth a rewrite",
+        |c, t| c.policy.compaction.delta_files_max = number(t)?
+    ),
+    key!(
+        "dataCoord.compaction.levelzero.forceTrigger.minSize",
+        "8388608",
+        "bytes of level-zero segments that start a compaction",
+        |c, t| c.policy.compaction.level0_bytes.0 = bytes(t)?
+    ),
+    key!(
+        "dataCoord.compaction.levelzero.forceTrigger.maxSize",
+        "67108864",
+        "most bytes of level-zero segments in one compaction",
+        |c, t| c.policy.compaction.level0_bytes.1 = bytes(t)?
+    ),
+    key!(
+        "dataCoord.compaction.levelzero.forceTrigger.deltalogMinNum",
+        "10",
+        "level-zero delete logs that start a compaction",
+        |c, t| c.policy.compaction.level0_files.0 = number::<usize>(t)?.max(1)
+    ),
+    key!(
+        "dataCoord.compaction.levelzero.forceTrigger.deltalogMaxNum",
+        "1000",
+        "most level-zero delete logs in one compaction",
+        |c, t| c.policy.compaction.level0_files.1 = number::<usize>(t)?.max(1)
+    ),
+    key!(
+        "dataCoord.segment.smallProportion",
+        "0.5",
+        "segments below this part of the capacity are small",
+        |c, t| c.policy.compaction.small_permille = permille(t)? as u32
+    ),
+    key!(
+        "dataCoord.segment.compactableProportion",
+        "0.85",
+        "part of the capacity a merged segment must reach",
+        |c, t| c.policy.compaction.full_permille = permille(t)? as u32
+    ),
+    key!(
+        "dataCoord.segment.expansionRate",
+        "1.25",
+        "how far a merged segment may exceed the capacity",
+        |c, t| c.policy.compaction.expansion_permille = permille_from(t)?
+    ),
+    key!(
+        "quorate.node.indexBuilds",
+        "2",
+        "index builds running at once on one data node",
+        |c, t| c.policy.work.builds_per_node = number::<u32>(t)?.max(1)
+    ),
+    key!(
+        "dataCoord.taskRetryBackoffInterval",
+        "1",
+        "first pause before a failed compaction or index build is tried again, doubling, s",
+        |c, t| c.policy.work.retry_min = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.taskRetryBackoffMaxInterval",
+        "60",
+        "longest such pause, s",
+        |c, t| c.policy.work.retry_max = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.enableGarbageCollection",
+        "true",
+        "whether anything is ever deleted",
+        |c, t| c.policy.gc.enabled = flag(t)?
+    ),
+    key!(
+        "dataCoord.gc.interval",
+        "1800",
+        "period of garbage collection, s",
+        |c, t| c.policy.gc.interval = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.gc.scanInterval",
+        "168",
+        "period of the scan of the object store for objects nobody knows, hours",
+        |c, t| c.policy.gc.scan_interval = duration(t, H)?
+    ),
+    key!(
+        "dataCoord.gc.dropTolerance",
+        "86400",
+        "time what is dropped is kept, s",
+        |c, t| c.policy.gc.drop_tolerance = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.gc.missingTolerance",
+        "86400",
+        "age an object nobody knows must have to be deleted, s",
+        |c, t| c.policy.gc.missing_tolerance = duration(t, S)?
+    ),
+    key!(
+        "dataCoord.gc.removeConcurrent",
+        "32",
+        "objects deleted at once",
+        |c, t| c.policy.gc.concurrency = number::<usize>(t)?.clamp(1, 1024)
+    ),
+    key!(
+        "quorate.gc.condemnGrace",
+        "60s",
+        "time readers have to finish with a segment that has left all views",
+        |c, t| c.policy.gc.condemn_grace = duration(t, S)?
+    ),
+    key!(
+        "quorate.gc.deletesPerSecond",
+        "500",
+        "objects deleted a second",
+        |c, t| c.policy.gc.deletes_per_second = number::<u32>(t)?.max(1)
+    ),
+    key!(
+        "quorate.objectStore.url",
+        "(none)",
+        "the data nodes' object store: a path, file:///path or s3://bucket/prefix; without it nothing is collected",
+        |c, t| c.object_store.url = t.trim().into()
+    ),
+    key!(
+        "quorate.objectStore.endpoint",
+        "(QUORATE_S3_ENDPOINT)",
+        "address of an S3 server that is not Amazon's",
+        |c, t| c.object_store.endpoint = t.trim().into()
+    ),
+    key!(
+        "quorate.objectStore.region",
+        "(QUORATE_S3_REGION)",
+        "region of the bucket",
+        |c, t| c.object_store.region = t.trim().into()
+    ),
+    key!(
+        "quorate.objectStore.accessKey",
+        "(QUORATE_S3_ACCESS_KEY)",
+        "access key id",
+        |c, t| c.object_store.access_key = t.trim().into()
+    ),
+    key!(
+        "quorate.objectStore.secretKey",
+        "(QUORATE_S3_SECRET_KEY)",
+        "secret access key; better given as a variable than in a file",
+        |c, t| c.object_store.secret_key = Secret::new(t.trim())
+    ),
+    key!(
+        "quorate.objectStore.allowHttp",
+        "false",
+        "whether requests to the object store may go unencrypted",
+        |c, t| c.object_store.allow_http = flag(t)?
+    ),
+    key!(
+        "quorate.objectStore.timeout",
+        "20s",
+        "deadline of one request to the object store",
+        |c, t| c.object_store.timeout = duration(t, S)?
     ),
 ];
 

@@ -3,15 +3,23 @@
 //! `dataCoord.*` keys are Milvus's own, so that a `milvus.yaml` can be pointed at; ours stand under
 //! `quorate.*`. An unknown key under either is an error that names the nearest known one.
 
+mod gc;
 mod keys;
+mod parse;
 mod source;
+mod work;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_binlog::ObjectStoreConfig;
+use quorate_rpc::TlsFiles;
+
+pub use gc::GcConfig;
 pub use keys::{KEYS, Key};
 pub use source::{ConfigError, Loaded, load};
+pub use work::{CompactionConfig, WorkConfig};
 
 /// The settings of one replica, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,10 +36,18 @@ pub struct Config {
     pub advertise_client: String,
     /// Address other replicas are told, `host:port`; empty = the listening one.
     pub advertise_peer: String,
+    /// What this replica shows other replicas, and which of them it believes.
+    pub peer_tls: TlsFiles,
+    /// Replicas talk to each other without TLS.
+    pub peer_insecure: bool,
+    /// TLS on the clients' port; empty: none. With an authority, clients must show a certificate.
+    pub client_tls: TlsFiles,
     /// Raft timing and log limits.
     pub raft: RaftConfig,
     /// Segments, flush and channels.
     pub policy: Policy,
+    /// Where the data nodes' files are, for garbage collection.
+    pub object_store: ObjectStoreConfig,
 }
 
 /// Raft timing and log limits.
@@ -104,6 +120,12 @@ pub struct Policy {
     pub propose_timeout: Duration,
     /// How long request tokens are remembered.
     pub token_ttl: Duration,
+    /// Compactions.
+    pub compaction: CompactionConfig,
+    /// Index builds, and pauses after failures.
+    pub work: WorkConfig,
+    /// Garbage collection.
+    pub gc: GcConfig,
 }
 
 impl Default for Policy {
@@ -129,6 +151,9 @@ impl Default for Policy {
             proposals_max: 8192,
             propose_timeout: Duration::from_secs(5),
             token_ttl: Duration::from_secs(600),
+            compaction: CompactionConfig::default(),
+            work: WorkConfig::default(),
+            gc: GcConfig::default(),
         }
     }
 }
@@ -143,8 +168,12 @@ impl Default for Config {
             listen_health: at(9091),
             advertise_client: String::new(),
             advertise_peer: String::new(),
+            peer_tls: TlsFiles::default(),
+            peer_insecure: false,
+            client_tls: TlsFiles::default(),
             raft: RaftConfig::default(),
             policy: Policy::default(),
+            object_store: ObjectStoreConfig::default(),
         }
     }
 }
@@ -168,6 +197,29 @@ impl Config {
         }
         if self.policy.node_lease <= self.policy.node_heartbeat {
             return fail("quorate.node.lease must be longer than quorate.node.heartbeat");
+        }
+        let compaction = &self.policy.compaction;
+        if compaction.merge_inputs.0 > compaction.merge_inputs.1 {
+            return fail(
+                "dataCoord.compaction.minSegmentToMerge must not be above \
+                 dataCoord.compaction.maxSegmentToMerge",
+            );
+        }
+        if self.peer_insecure && !self.peer_tls.is_empty() {
+            return fail(
+                "quorate.peer.insecure and quorate.peer.tls exclude each other; leave one out",
+            );
+        }
+        for (files, section) in [
+            (&self.peer_tls, "quorate.peer.tls"),
+            (&self.client_tls, "quorate.client.tls"),
+        ] {
+            files.pair().map_err(|error| {
+                ConfigError::Inconsistent(format!("{section}: {error}; set cert and key"))
+            })?;
+        }
+        if self.client_tls.ca.is_some() && self.client_tls.cert.is_none() {
+            return fail("quorate.client.tls.ca needs quorate.client.tls.cert and .key beside it");
         }
         Ok(())
     }

@@ -48,8 +48,13 @@ pub struct Scope {
     pub leases: Mutex<BTreeMap<i64, NodeLease>>,
     /// Wakes the seal and flush loop: a time tick came, or a flush was asked for.
     pub ticked: Notify,
+    /// One round of garbage collection at a time.
+    pub gc: tokio::sync::Mutex<()>,
     /// When this epoch began, on the monotonic clock.
     pub opened: Instant,
+    /// How far time jumped forward when this epoch began, ms. The cluster may have been without a
+    /// leader for so long, or this machine's clock is ahead: nobody can tell.
+    pub jumped_ms: u64,
     /// Ends the loops.
     pub cancel: CancellationToken,
     consensus: Consensus,
@@ -71,13 +76,8 @@ impl Scope {
             let nodes: Vec<i64> = state.nodes().map(|node| node.id).collect();
             (state.clock_bound(), nodes)
         };
-        let clock = Clock::new(
-            term,
-            wall.now_ms(),
-            bound,
-            policy.clock_window,
-            proposer.clone(),
-        );
+        let wall_ms = wall.now_ms();
+        let clock = Clock::new(term, wall_ms, bound, policy.clock_window, proposer.clone());
         let first = clock.alloc(1).await?;
         let expiration = u64::try_from(policy.assignment_expiration.as_millis()).unwrap_or(0);
         let lease = NodeLease {
@@ -92,7 +92,14 @@ impl Scope {
             floor: first.max(bound).plus_ms(expiration),
             leases: Mutex::new(nodes.into_iter().map(|id| (id, lease)).collect()),
             ticked: Notify::new(),
+            gc: tokio::sync::Mutex::default(),
             opened: Instant::now(),
+            // A cluster that never had a leader has no time to jump from.
+            jumped_ms: if bound.is_zero() {
+                0
+            } else {
+                wall_ms.saturating_sub(bound.ms())
+            },
             cancel,
             clock,
             consensus,

@@ -2,6 +2,9 @@
 //! says "look", never "what"; there are no retries inside a round, the next round is the retry.
 
 mod channels;
+pub(crate) mod compaction;
+pub(crate) mod gc;
+mod index;
 mod nodes;
 mod segments;
 pub(crate) use segments::seal_of;
@@ -26,6 +29,9 @@ pub(crate) fn spawn_all(
     tasks.spawn(channels::run(coordinator.clone(), scope.clone()));
     tasks.spawn(nodes::run(coordinator.clone(), scope.clone()));
     tasks.spawn(tombstones::run(coordinator.clone(), scope.clone()));
+    tasks.spawn(gc::run(coordinator.clone(), scope.clone()));
+    tasks.spawn(compaction::run(coordinator.clone(), scope.clone()));
+    tasks.spawn(index::run(coordinator.clone(), scope.clone()));
 }
 
 /// Waits for the next round. False = the epoch has ended.

@@ -16,6 +16,8 @@ use tokio::sync::Mutex;
 use tonic::Status;
 
 use super::replica::Replica;
+use super::security::Security;
+use super::standing;
 use super::{ServerError, bootstrap};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
@@ -24,22 +26,27 @@ use crate::coordinator::Coordinator;
 pub struct Host {
     config: Config,
     data_dir: DataDir,
-    options: ChannelOptions,
+    security: Security,
     replica: ArcSwapOption<Replica>,
     /// One change of identity at a time.
     changing: Mutex<()>,
+    /// One change of members at a time.
+    changing_members: Mutex<()>,
 }
 
 impl Host {
     /// Opens the folder; a folder that belongs to a cluster is taken up at once.
     pub(super) fn open(config: Config) -> Result<Arc<Self>, ServerError> {
+        let security = Security::load(&config)?;
         let data_dir = DataDir::open(&config.data_dir)?;
+        standing::check(&data_dir)?;
         let host = Arc::new(Self {
             config,
             data_dir,
-            options: ChannelOptions::default(),
+            security,
             replica: ArcSwapOption::empty(),
             changing: Mutex::new(()),
+            changing_members: Mutex::new(()),
         });
         Ok(host)
     }
@@ -53,7 +60,8 @@ impl Host {
         let Some(identity) = self.data_dir.identity() else {
             return Ok(());
         };
-        let replica = Replica::start(&self.config, &self.data_dir, identity, &self.options).await?;
+        let replica =
+            Replica::start(&self.config, &self.data_dir, identity, self.options()).await?;
         self.replica.store(Some(Arc::new(replica)));
         Ok(())
     }
@@ -64,8 +72,23 @@ impl Host {
     }
 
     /// Settings of connections to other replicas.
-    pub(super) fn options(&self) -> &ChannelOptions {
-        &self.options
+    pub(crate) fn options(&self) -> &ChannelOptions {
+        &self.security.peers
+    }
+
+    /// TLS of the ports, and settings of connections to the leader's clients' port.
+    pub(super) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// Held for as long as a change of members takes.
+    pub(crate) fn changing_members(&self) -> &Mutex<()> {
+        &self.changing_members
+    }
+
+    /// The data folder.
+    pub(super) fn data_dir(&self) -> &DataDir {
+        &self.data_dir
     }
 
     /// The member this process is.
@@ -74,7 +97,7 @@ impl Host {
     }
 
     /// Which cluster the folder belongs to.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         self.data_dir.identity()
     }
 
@@ -83,7 +106,8 @@ impl Host {
         match self.replica() {
             Some(replica) => Ok(replica.coordinator().clone()),
             None => Err(status::not_applied(Status::unavailable(
-                "this replica belongs to no cluster yet: form one with `quorate init`",
+                "this replica belongs to no cluster yet: form one with `quorate init`, or \
+                 take it into one with `quorate member add`",
             ))),
         }
     }

@@ -7,13 +7,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use quorate_raft_store::{Member, NodeId};
 use quorate_rpc::PeerLink;
 use quorate_rpc::channel::ChannelOptions;
 use quorate_rpc::peer::{PeerCall, Route};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::transport::{CallKind, Link, LinkError, Links};
+
+/// How often the same refusal is logged: openraft tries again many times a second.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Makes gRPC links from this member.
 pub(super) struct GrpcLinks {
@@ -39,22 +44,57 @@ impl Links for GrpcLinks {
             from: self.own,
             to: target,
         };
-        Arc::new(GrpcLink(
-            PeerLink::new(route, &member.peer_addr, &self.options)
+        Arc::new(GrpcLink {
+            target,
+            address: member.peer_addr.clone(),
+            peer: PeerLink::new(route, &member.peer_addr, &self.options)
                 .map_err(|error| error.to_string()),
-        ))
+            refusal: Arc::default(),
+        })
     }
 }
 
 /// A link, or why its address can't be used.
-struct GrpcLink(Result<PeerLink, String>);
+struct GrpcLink {
+    target: NodeId,
+    address: String,
+    peer: Result<PeerLink, String>,
+    refusal: Arc<Mutex<Option<(String, Instant)>>>,
+}
 
 impl GrpcLink {
     fn peer(&self) -> Result<&PeerLink, LinkError> {
-        self.0.as_ref().map_err(|reason| LinkError {
+        self.peer.as_ref().map_err(|reason| LinkError {
             reason: reason.clone(),
             unreachable: true,
         })
+    }
+
+    /// Says in the log, once in a while, that the other side refuses this replica or the other way
+    /// round: nothing gets better by itself then.
+    fn failed(&self, status: &Status) -> LinkError {
+        let refusal = match quorate_rpc::tls::explain(status) {
+            Some(meaning) => Some(meaning),
+            None if status.code() == Code::PermissionDenied => {
+                Some(format!("it refused this replica: {}", status.message()))
+            }
+            None => None,
+        };
+        if let Some(refusal) = refusal {
+            let mut last = self.refusal.lock();
+            let is_new = last.as_ref().is_none_or(|(message, at)| {
+                *message != refusal || at.elapsed() >= REFUSAL_LOG_INTERVAL
+            });
+            if is_new {
+                tracing::warn!(
+                    peer = self.target,
+                    address = self.address,
+                    "cannot talk to a peer: {refusal}"
+                );
+                *last = Some((refusal, Instant::now()));
+            }
+        }
+        failed(status)
     }
 }
 
@@ -84,7 +124,7 @@ impl Link for GrpcLink {
         self.peer()?
             .call(kind, body, timeout)
             .await
-            .map_err(|status| failed(&status))
+            .map_err(|status| self.failed(&status))
     }
 
     async fn append(
@@ -104,7 +144,7 @@ impl Link for GrpcLink {
             .peer()?
             .append_stream(bodies, timeout)
             .await
-            .map_err(|status| failed(&status))?;
+            .map_err(|status| self.failed(&status))?;
         Ok(answers
             .map(|answer| answer.map_err(|status| failed(&status)))
             .boxed())
@@ -120,6 +160,6 @@ impl Link for GrpcLink {
         self.peer()?
             .install_snapshot(vote, meta, chunks, timeout)
             .await
-            .map_err(|status| failed(&status))
+            .map_err(|status| self.failed(&status))
     }
 }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use quorate_rpc::channel::{MAX_DECODE_BYTES, MAX_ENCODE_BYTES, server};
 use quorate_rpc::forward::ForwardLayer;
@@ -18,10 +18,10 @@ use quorate_rpc::proto::quorate::meta::meta_server::MetaServer;
 use quorate_rpc::proto::quorate::node::nodes_server::NodesServer;
 use quorate_rpc::proto::quorate::oracle::oracle_server::OracleServer;
 use quorate_rpc::proto::quorate::peer::peer_server::PeerServer;
+use quorate_rpc::tls::incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::{InterceptorLayer, Routes};
 
 use super::ServerError;
 use super::host::Host;
@@ -71,10 +71,6 @@ impl Listening {
     }
 }
 
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
-}
-
 fn log_end(what: &str, result: Result<(), impl std::fmt::Display>) {
     if let Err(error) = result {
         tracing::error!(%error, "{what} ended");
@@ -115,28 +111,37 @@ async fn serve_clients(host: Arc<Host>, listener: TcpListener, closed: Cancellat
             routes
         }
     };
-    let http = Router::new()
-        .route("/api/v1/status", get(http_status))
-        .with_state(host.clone());
-    let router = routes.into_axum_router().merge(http);
+    let router = routes
+        .into_axum_router()
+        .merge(super::http::routes(host.clone()));
     let served = server(host.options())
         .accept_http1(true)
         .layer(StampLayer(host.clone()))
         .layer(quorate_rpc::unimplemented_layer(env!("CARGO_PKG_VERSION")))
-        .layer(ForwardLayer::new(host.clone(), host.options().clone()))
+        .layer(ForwardLayer::new(
+            host.clone(),
+            host.security().forward.clone(),
+        ))
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(incoming(listener), closed.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            incoming(listener, host.security().client_port.clone(), "clients"),
+            closed.cancelled_owned(),
+        )
         .await;
     log_end("the clients' port", served);
 }
 
 async fn serve_peers(host: Arc<Host>, listener: TcpListener, closed: CancellationToken) {
-    let service = PeerServer::new(PeerService::new(host.clone()))
+    let service = PeerService::new(host.clone());
+    let tls = host.security().peer_port.clone();
+    let gate = service.gate(tls.is_some());
+    let service = PeerServer::new(service)
         .max_decoding_message_size(MAX_DECODE_BYTES)
         .max_encoding_message_size(MAX_ENCODE_BYTES);
     let served = server(host.options())
+        .layer(InterceptorLayer::new(gate))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming(listener), closed.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming(listener, tls, "peers"), closed.cancelled_owned())
         .await;
     log_end("the peers' port", served);
 }
@@ -162,19 +167,6 @@ async fn readyz(State(host): State<Arc<Host>>) -> impl IntoResponse {
             "not ready: no cluster yet, or still applying the log\n",
         )
     }
-}
-
-async fn http_status(State(host): State<Arc<Host>>) -> impl IntoResponse {
-    let status = host.status();
-    Json(serde_json::json!({
-        "cluster_id": status.cluster_id,
-        "node_id": status.node_id,
-        "role": status.role,
-        "term": status.term,
-        "leader": status.leader_client_address,
-        "applied_index": status.applied_index,
-        "version": status.version,
-    }))
 }
 
 /// The recorder is one a process, whatever the number of replicas in it.

@@ -2,12 +2,15 @@
 
 mod bootstrap;
 mod host;
+mod http;
 mod links;
 mod listen;
 mod peer;
 mod replica;
 pub use replica::raft_settings;
+mod security;
 mod stamp;
+mod standing;
 
 use std::time::Duration;
 
@@ -40,6 +43,15 @@ pub enum ServerError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// TLS is missing, or its files can't be used.
+    #[error("{0}")]
+    Security(String),
+    /// The cluster has removed this member.
+    #[error("{0}")]
+    Removed(String),
+    /// The object store's settings can't be used.
+    #[error(transparent)]
+    ObjectStore(#[from] quorate_binlog::BinlogError),
     /// Raft refused its settings.
     #[error("raft settings: {0}")]
     Raft(String),
@@ -63,10 +75,10 @@ pub async fn run(
     ready(&listening);
     let closed = CancellationToken::new();
     let sockets = tokio::spawn(listening.serve(host.clone(), closed.clone()));
-    let failed = host.failed();
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        reason = failed => Err(ServerError::Stopped(reason)),
+        reason = host.failed() => Err(ServerError::Stopped(reason)),
+        reason = standing::removed(&host) => Err(ServerError::Removed(reason)),
     };
     // Leadership goes first, while the sockets still answer: clients are led to the successor.
     host.stop().await;

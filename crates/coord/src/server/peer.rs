@@ -13,8 +13,9 @@ use quorate_rpc::peer::{PeerCall, Route};
 use quorate_rpc::proto::quorate::peer::peer_server::Peer;
 use quorate_rpc::proto::quorate::peer::{
     HelloRequest, HelloResponse, JoinRequest, JoinResponse, PeerRequest, PeerResponse,
-    SnapshotPart, snapshot_part::Part,
+    SnapshotPart, StandingRequest, StandingResponse, snapshot_part::Part,
 };
+use quorate_rpc::tls::Caller;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -59,6 +60,29 @@ impl PeerService {
         Self {
             host,
             refusals: Arc::default(),
+        }
+    }
+
+    /// What every call goes through first: with TLS, callers show a replica's certificate.
+    pub(super) fn gate(
+        &self,
+        secured: bool,
+    ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
+        let refusals = self.refusals.clone();
+        move |request: Request<()>| {
+            let refusal = match request.extensions().get::<Caller>() {
+                _ if !secured => None,
+                Some(caller) => caller.refusal(),
+                None => Some("the caller is not known".to_owned()),
+            };
+            match refusal {
+                None => Ok(request),
+                Some(reason) => {
+                    let status = Status::permission_denied(reason);
+                    refusals.note(&status);
+                    Err(status)
+                }
+            }
         }
     }
 
@@ -152,6 +176,7 @@ impl Peer for PeerService {
         let requests = request.into_inner().scan(Some(end), move |end, message| {
             let decoded = message.and_then(|message| {
                 refusals.check(message.route.as_ref(), &replica)?;
+                replica.note_leader();
                 codec::decode_append_request(&message.body).map_err(|error| malformed(&error))
             });
             let item = match (end.is_some(), decoded) {
@@ -235,6 +260,22 @@ impl Peer for PeerService {
         }
         self.host.join(&request.cluster_id, request.node_id).await?;
         Ok(Response::new(JoinResponse {}))
+    }
+
+    async fn standing(
+        &self,
+        request: Request<StandingRequest>,
+    ) -> Result<Response<StandingResponse>, Status> {
+        let request = request.into_inner();
+        let replica = self.admit(request.route.as_ref())?;
+        let asking = request.route.as_ref().map_or(0, |route| route.from);
+        let position = (request.last_log_term, request.last_log_index);
+        let consensus = replica.coordinator().consensus();
+        let (removed, membership_index) = consensus.removed_since(asking, position);
+        Ok(Response::new(StandingResponse {
+            removed,
+            membership_index,
+        }))
     }
 }
 

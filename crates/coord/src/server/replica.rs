@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config as RaftSettings, SnapshotPolicy};
+use parking_lot::Mutex;
 use quorate_raft_store::{DataDir, Identity, Options, Raft};
 use quorate_rpc::channel::ChannelOptions;
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::consensus::Consensus;
 use crate::coordinator::Coordinator;
 use crate::machine::MetaMachine;
 use crate::outbound::GrpcDataNodes;
+use crate::outbound::objects::{Objects, StoredObjects};
 use crate::transport::Network;
 
 /// How long a stopping leader waits for its successor.
@@ -30,6 +32,8 @@ pub(super) struct Replica {
     votes_from: Instant,
     /// Applied up to here = caught up with what was known to be committed at start.
     start_committed: u64,
+    /// When a leader was last heard of; the start, before that.
+    leader_heard: Mutex<Instant>,
 }
 
 /// openraft's settings for ours.
@@ -69,6 +73,13 @@ impl Replica {
         options: &ChannelOptions,
     ) -> Result<Self, ServerError> {
         let machine = Arc::new(MetaMachine::new());
+        let objects = match config.object_store.url.as_str() {
+            "" => None,
+            _ => {
+                let stored = StoredObjects::open(&config.object_store)?;
+                Some(Arc::new(stored) as Arc<dyn Objects>)
+            }
+        };
         let (log, store) = quorate_raft_store::open(data_dir, machine, &Options::default())?;
         let settings = raft_settings(&identity.cluster_id, &config.raft)
             .validate()
@@ -98,6 +109,7 @@ impl Replica {
             consensus,
             Arc::new(SystemClock),
             Arc::new(GrpcDataNodes::default()),
+            objects,
         );
         let quiet = config.raft.election_max;
         tokio::spawn(async move {
@@ -115,7 +127,21 @@ impl Replica {
             coordinator,
             votes_from: Instant::now() + quiet,
             start_committed,
+            leader_heard: Mutex::new(Instant::now()),
         })
+    }
+
+    /// A leader of this cluster has called.
+    pub(super) fn note_leader(&self) {
+        *self.leader_heard.lock() = Instant::now();
+    }
+
+    /// For how long no leader has been heard of; not at all when this replica leads.
+    pub(super) fn leaderless_for(&self) -> Duration {
+        if self.coordinator.consensus().leading_term().is_some() {
+            self.note_leader();
+        }
+        self.leader_heard.lock().elapsed()
     }
 
     pub(super) fn identity(&self) -> &Identity {

@@ -124,7 +124,11 @@ impl Coordinator {
                 info: Some(wire::to_segment_info(&state, segment, cold.as_ref())),
                 size_bytes: segment.size_bytes,
                 files: segment.files,
-                state: state.effective_state(segment).name().into(),
+                state: if state.is_indexed(segment) {
+                    "Indexed".into()
+                } else {
+                    state.effective_state(segment).name().into()
+                },
                 seal_reason: pb::SealReason::try_from(i32::from(segment.seal_reason))
                     .unwrap_or(pb::SealReason::None)
                     .as_str_name()

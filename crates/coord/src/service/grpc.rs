@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use quorate_rpc::proto::milvus::data::{self, data_coord_server::DataCoord};
-use quorate_rpc::proto::milvus::{common, milvus};
-use quorate_rpc::proto::quorate::admin::{self, admin_server::Admin};
+use quorate_rpc::proto::milvus::{common, index, milvus};
 use quorate_rpc::proto::quorate::collection::{self, collections_server::Collections};
 use quorate_rpc::proto::quorate::meta::{self, meta_server::Meta};
 use quorate_rpc::proto::quorate::node::{self, nodes_server::Nodes};
@@ -58,6 +57,8 @@ macro_rules! milvuss {
     };
 }
 
+mod admin;
+
 /// Replies that hold a status.
 trait FromStatus {
     fn from_status(status: common::Status) -> Self;
@@ -76,10 +77,20 @@ macro_rules! from_status {
 from_status! {
     data::AssignSegmentIdResponse,
     data::FlushResponse,
+    data::GcConfirmResponse,
     data::GetRecoveryInfoResponseV2,
     data::GetSegmentInfoResponse,
     data::GetSegmentStatesResponse,
+    index::DescribeIndexResponse,
+    index::GetIndexBuildProgressResponse,
+    index::GetIndexInfoResponse,
+    index::GetIndexStateResponse,
+    index::GetIndexStatisticsResponse,
+    index::GetSegmentIndexStateResponse,
+    milvus::GetCompactionPlansResponse,
+    milvus::GetCompactionStateResponse,
     milvus::GetFlushStateResponse,
+    milvus::ManualCompactionResponse,
 }
 
 #[tonic::async_trait]
@@ -197,6 +208,124 @@ impl DataCoord for Services {
     ) -> Answer<common::Status> {
         milvuss!(self, request, update_channel_checkpoint, |status| status)
     }
+
+    async fn manual_compaction(
+        &self,
+        request: Request<milvus::ManualCompactionRequest>,
+    ) -> Answer<milvus::ManualCompactionResponse> {
+        milvuss!(
+            self,
+            request,
+            manual_compaction,
+            milvus::ManualCompactionResponse
+        )
+    }
+
+    async fn get_compaction_state(
+        &self,
+        request: Request<milvus::GetCompactionStateRequest>,
+    ) -> Answer<milvus::GetCompactionStateResponse> {
+        milvuss!(
+            self,
+            request,
+            get_compaction_state,
+            milvus::GetCompactionStateResponse
+        )
+    }
+
+    async fn get_compaction_state_with_plans(
+        &self,
+        request: Request<milvus::GetCompactionPlansRequest>,
+    ) -> Answer<milvus::GetCompactionPlansResponse> {
+        milvuss!(
+            self,
+            request,
+            get_compaction_state_with_plans,
+            milvus::GetCompactionPlansResponse
+        )
+    }
+
+    async fn create_index(
+        &self,
+        request: Request<index::CreateIndexRequest>,
+    ) -> Answer<common::Status> {
+        milvuss!(self, request, create_index, |status| status)
+    }
+
+    async fn describe_index(
+        &self,
+        request: Request<index::DescribeIndexRequest>,
+    ) -> Answer<index::DescribeIndexResponse> {
+        milvuss!(self, request, describe_index, index::DescribeIndexResponse)
+    }
+
+    async fn get_index_state(
+        &self,
+        request: Request<index::GetIndexStateRequest>,
+    ) -> Answer<index::GetIndexStateResponse> {
+        milvuss!(self, request, get_index_state, index::GetIndexStateResponse)
+    }
+
+    async fn get_segment_index_state(
+        &self,
+        request: Request<index::GetSegmentIndexStateRequest>,
+    ) -> Answer<index::GetSegmentIndexStateResponse> {
+        milvuss!(
+            self,
+            request,
+            get_segment_index_state,
+            index::GetSegmentIndexStateResponse
+        )
+    }
+
+    async fn get_index_infos(
+        &self,
+        request: Request<index::GetIndexInfoRequest>,
+    ) -> Answer<index::GetIndexInfoResponse> {
+        milvuss!(self, request, get_index_infos, index::GetIndexInfoResponse)
+    }
+
+    async fn get_index_statistics(
+        &self,
+        request: Request<index::GetIndexStatisticsRequest>,
+    ) -> Answer<index::GetIndexStatisticsResponse> {
+        milvuss!(
+            self,
+            request,
+            get_index_statistics,
+            index::GetIndexStatisticsResponse
+        )
+    }
+
+    async fn get_index_build_progress(
+        &self,
+        request: Request<index::GetIndexBuildProgressRequest>,
+    ) -> Answer<index::GetIndexBuildProgressResponse> {
+        milvuss!(
+            self,
+            request,
+            get_index_build_progress,
+            index::GetIndexBuildProgressResponse
+        )
+    }
+
+    async fn drop_index(
+        &self,
+        request: Request<index::DropIndexRequest>,
+    ) -> Answer<common::Status> {
+        milvuss!(self, request, drop_index, |status| status)
+    }
+
+    async fn gc_confirm(
+        &self,
+        request: Request<data::GcConfirmRequest>,
+    ) -> Answer<data::GcConfirmResponse> {
+        milvuss!(self, request, gc_confirm, data::GcConfirmResponse)
+    }
+
+    async fn gc_control(&self, request: Request<data::GcControlRequest>) -> Answer<common::Status> {
+        milvuss!(self, request, gc_control, |status| status)
+    }
 }
 
 #[tonic::async_trait]
@@ -305,54 +434,5 @@ impl Meta for Services {
 
     async fn list(&self, request: Request<meta::ListRequest>) -> Answer<meta::ListResponse> {
         ours!(self, request, list)
-    }
-}
-
-#[tonic::async_trait]
-impl Admin for Services {
-    async fn status(&self, _: Request<admin::StatusRequest>) -> Answer<admin::StatusResponse> {
-        Ok(Response::new(self.host.status()))
-    }
-
-    async fn init(&self, request: Request<admin::InitRequest>) -> Answer<admin::InitResponse> {
-        let cluster_id = self.host.init(request.into_inner().members).await?;
-        Ok(Response::new(admin::InitResponse { cluster_id }))
-    }
-
-    async fn list_segments(
-        &self,
-        request: Request<admin::ListSegmentsRequest>,
-    ) -> Answer<admin::ListSegmentsResponse> {
-        ours!(self, request, list_segments)
-    }
-
-    async fn list_channels(
-        &self,
-        request: Request<admin::ListChannelsRequest>,
-    ) -> Answer<admin::ListChannelsResponse> {
-        ours!(self, request, list_channels)
-    }
-
-    async fn list_nodes(
-        &self,
-        _: Request<admin::ListNodesRequest>,
-    ) -> Answer<admin::ListNodesResponse> {
-        let answer = self.host.coordinator()?.list_nodes().await;
-        answer.map(Response::new).map_err(|error| error.to_grpc())
-    }
-
-    async fn mark_check(
-        &self,
-        _: Request<admin::MarkCheckRequest>,
-    ) -> Answer<admin::MarkCheckResponse> {
-        let answer = self.host.coordinator()?.mark_check().await;
-        answer.map(Response::new).map_err(|error| error.to_grpc())
-    }
-
-    async fn get_check(
-        &self,
-        request: Request<admin::GetCheckRequest>,
-    ) -> Answer<admin::GetCheckResponse> {
-        ours!(self, request, get_check)
     }
 }

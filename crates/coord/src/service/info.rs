@@ -1,12 +1,13 @@
 //! Reads: segments and what a reader of a collection must load. All linearizable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use quorate_meta::model::Segment;
 use quorate_meta::plan::recovery;
-use quorate_meta::{CollectionId, PartitionId, Reason, SegmentId};
+use quorate_meta::{CollectionId, PartitionId, Reason, SegmentId, State};
 use quorate_rpc::proto::milvus::common::{SegmentState, StateCode};
 use quorate_rpc::proto::milvus::data::{
-    GetRecoveryInfoRequestV2, GetRecoveryInfoResponseV2, GetSegmentInfoRequest,
+    FieldBinlog, GetRecoveryInfoRequestV2, GetRecoveryInfoResponseV2, GetSegmentInfoRequest,
     GetSegmentInfoResponse, GetSegmentStatesRequest, GetSegmentStatesResponse, SegmentInfo,
     SegmentStateInfo, VchannelInfo,
 };
@@ -63,14 +64,33 @@ impl Coordinator {
         } else {
             state.healthy_segment(id)
         };
-        let segment = segment.ok_or_else(|| {
-            CoordError::Rejected(
-                Reason::SegmentNotFound,
-                format!("segment not found[segment={id}]"),
-            )
-        })?;
+        let segment = segment.ok_or_else(|| not_found(id))?;
         let cold = self.cold(id)?;
-        Ok(wire::to_segment_info(&state, segment, Some(&cold)))
+        let mut info = wire::to_segment_info(&state, segment, Some(&cold));
+        if segment.compacted {
+            // A parent that stands in for what it became has its deletes, too.
+            for child in descendants(&state, id) {
+                let cold = self.cold(child.id)?;
+                let child = wire::to_segment_info(&state, child, Some(&cold));
+                info.deltalogs.extend(child.deltalogs);
+            }
+            once(&mut info.deltalogs);
+        }
+        Ok(info)
+    }
+
+    /// A segment that is not dropped, with its files: both of the state that is given, which stays
+    /// locked meanwhile.
+    ///
+    /// # Errors
+    /// `SegmentNotFound`, or the disk failed.
+    pub(crate) fn segment_with_files<'a>(
+        &self,
+        state: &'a State,
+        id: SegmentId,
+    ) -> Result<(&'a Segment, wire::ColdSegment)> {
+        let segment = state.healthy_segment(id).ok_or_else(|| not_found(id))?;
+        Ok((segment, self.cold(id)?))
     }
 
     /// The cold rows of a segment, as applied here.
@@ -212,7 +232,37 @@ impl Coordinator {
     }
 }
 
-fn bounded(count: usize) -> Result<()> {
+/// What a segment became by compactions, as far as it is there, each once.
+fn descendants(state: &State, id: SegmentId) -> Vec<&Segment> {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![id];
+    while let Some(id) = next.pop() {
+        let children = state.children_of(id).iter().copied();
+        next.extend(children.filter(|child| seen.insert(*child)));
+    }
+    seen.into_iter()
+        .filter_map(|id| state.segment(id))
+        .collect()
+}
+
+/// Leaves each log once: children of one compaction may share a delete log.
+fn once(fields: &mut [FieldBinlog]) {
+    let mut seen = BTreeSet::new();
+    for field in fields {
+        field
+            .binlogs
+            .retain(|log| seen.insert(log.log_path.clone()));
+    }
+}
+
+fn not_found(id: SegmentId) -> CoordError {
+    CoordError::Rejected(
+        Reason::SegmentNotFound,
+        format!("segment not found[segment={id}]"),
+    )
+}
+
+pub(super) fn bounded(count: usize) -> Result<()> {
     if count > SEGMENTS_MAX {
         return Err(CoordError::Invalid(format!(
             "{count} segments in one request; at most {SEGMENTS_MAX} are possible"

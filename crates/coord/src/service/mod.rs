@@ -4,9 +4,13 @@
 mod admin;
 mod assign;
 mod collections;
+mod compaction;
 mod flush;
+mod gc;
 pub(crate) mod grpc;
+mod index;
 mod info;
+mod members;
 mod meta;
 mod nodes;
 mod save;

@@ -51,6 +51,8 @@ impl Coordinator {
         Ok(RegisterResponse {
             node_id: reply.id,
             lease_ms: ms(policy.node_lease),
+            // Three may fail before an object looks like an orphan.
+            object_refresh_ms: (ms(policy.gc.missing_tolerance) / 4).max(1),
             heartbeat_interval_ms: ms(policy.node_heartbeat),
         })
     }

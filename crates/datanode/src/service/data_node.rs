@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quorate_rpc::proto::milvus::common::{MsgBase, StateCode, Status as Answer};
+use quorate_rpc::proto::milvus::common::{MsgBase, Status as Answer};
 use quorate_rpc::proto::milvus::data::data_node_server::DataNode;
 use quorate_rpc::proto::milvus::data::{
-    ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo,
+    ChannelOperationProgressResponse, ChannelOperationsRequest, ChannelWatchInfo, CompactionPlan,
+    CompactionStateRequest, CompactionStateResponse, DropCompactionPlanRequest,
     FlushChannelsRequest, FlushSegmentsRequest,
 };
-use quorate_rpc::proto::milvus::milvus::{
-    ComponentInfo, ComponentStates, GetComponentStatesRequest,
-};
+use quorate_rpc::proto::milvus::milvus::{ComponentStates, GetComponentStatesRequest};
 use quorate_rpc::status::{self, Code};
 use tonic::{Request, Response, Status};
 
+use super::component_states;
 use crate::node::Node;
 use crate::operation;
+use crate::worker::compaction::Refusal;
 
 pub(crate) struct DataNodeService {
     node: Arc<Node>,
@@ -69,6 +70,15 @@ impl DataNodeService {
     }
 }
 
+fn refused(refusal: &Refusal) -> Answer {
+    let code = match refusal {
+        Refusal::Stopping => Code::ServiceNotReady,
+        Refusal::TooMany { .. } => Code::TooManyRequests,
+        Refusal::Outdated { .. } | Refusal::Plan(_) => Code::ParameterInvalid,
+    };
+    status::fail(code, refusal.to_string())
+}
+
 fn channel_not_found(channel: &str) -> Answer {
     status::fail(
         Code::ChannelNotFound,
@@ -86,24 +96,7 @@ impl DataNode for DataNodeService {
         &self,
         _request: Request<GetComponentStatesRequest>,
     ) -> Result<Response<ComponentStates>, Status> {
-        let node_id = self.node.node_id();
-        let state = if self.node.stopping.load(Ordering::Acquire) {
-            StateCode::Stopping
-        } else if node_id == 0 {
-            StateCode::Initializing
-        } else {
-            StateCode::Healthy
-        };
-        Ok(Response::new(ComponentStates {
-            state: Some(ComponentInfo {
-                node_id,
-                role: "datanode".to_owned(),
-                state_code: state.into(),
-                extra_info: Vec::new(),
-            }),
-            subcomponent_states: Vec::new(),
-            status: Some(status::ok()),
-        }))
+        Ok(Response::new(component_states(&self.node, "datanode")))
     }
 
     async fn flush_segments(
@@ -147,5 +140,34 @@ impl DataNode for DataNodeService {
             &self.node,
             request.get_ref(),
         )))
+    }
+
+    async fn compaction_v2(
+        &self,
+        request: Request<CompactionPlan>,
+    ) -> Result<Response<Answer>, Status> {
+        if self.node.stopping.load(Ordering::Acquire) {
+            return answer(Err(refused(&Refusal::Stopping)));
+        }
+        let taken = self.node.compactions.start(request.get_ref());
+        answer(taken.map_err(|refusal| refused(&refusal)))
+    }
+
+    async fn get_compaction_state(
+        &self,
+        request: Request<CompactionStateRequest>,
+    ) -> Result<Response<CompactionStateResponse>, Status> {
+        Ok(Response::new(CompactionStateResponse {
+            status: Some(status::ok()),
+            results: self.node.compactions.results(request.get_ref().plan_id),
+        }))
+    }
+
+    async fn drop_compaction_plan(
+        &self,
+        request: Request<DropCompactionPlanRequest>,
+    ) -> Result<Response<Answer>, Status> {
+        self.node.compactions.drop_plan(request.get_ref().plan_id);
+        answer(Ok(()))
     }
 }

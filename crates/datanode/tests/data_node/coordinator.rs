@@ -14,6 +14,7 @@ use quorate_rpc::proto::milvus::milvus::{
     ComponentStates, GetComponentStatesRequest, GetFlushStateResponse,
 };
 use quorate_rpc::proto::milvus::msg::{DataNodeTtMsg, MsgPosition};
+use quorate_rpc::proto::milvus::{index, milvus};
 use quorate_rpc::proto::quorate::node::nodes_server::{Nodes, NodesServer};
 use quorate_rpc::proto::quorate::node::*;
 use quorate_rpc::proto::quorate::oracle::oracle_server::{Oracle, OracleServer};
@@ -161,6 +162,7 @@ impl Nodes for Coordinator {
             node_id,
             lease_ms: 1000,
             heartbeat_interval_ms: 20,
+            object_refresh_ms: 0,
         }))
     }
 
@@ -294,6 +296,81 @@ impl DataCoord for Coordinator {
         &self,
         _: Request<WatchChannelsRequest>,
     ) -> Result<Response<WatchChannelsResponse>, Status> {
+        unused()
+    }
+    async fn manual_compaction(
+        &self,
+        _: Request<milvus::ManualCompactionRequest>,
+    ) -> Result<Response<milvus::ManualCompactionResponse>, Status> {
+        unused()
+    }
+    async fn get_compaction_state(
+        &self,
+        _: Request<milvus::GetCompactionStateRequest>,
+    ) -> Result<Response<milvus::GetCompactionStateResponse>, Status> {
+        unused()
+    }
+    async fn get_compaction_state_with_plans(
+        &self,
+        _: Request<milvus::GetCompactionPlansRequest>,
+    ) -> Result<Response<milvus::GetCompactionPlansResponse>, Status> {
+        unused()
+    }
+    async fn create_index(
+        &self,
+        _: Request<index::CreateIndexRequest>,
+    ) -> Result<Response<Answer>, Status> {
+        unused()
+    }
+    async fn describe_index(
+        &self,
+        _: Request<index::DescribeIndexRequest>,
+    ) -> Result<Response<index::DescribeIndexResponse>, Status> {
+        unused()
+    }
+    async fn get_index_state(
+        &self,
+        _: Request<index::GetIndexStateRequest>,
+    ) -> Result<Response<index::GetIndexStateResponse>, Status> {
+        unused()
+    }
+    async fn get_segment_index_state(
+        &self,
+        _: Request<index::GetSegmentIndexStateRequest>,
+    ) -> Result<Response<index::GetSegmentIndexStateResponse>, Status> {
+        unused()
+    }
+    async fn get_index_infos(
+        &self,
+        _: Request<index::GetIndexInfoRequest>,
+    ) -> Result<Response<index::GetIndexInfoResponse>, Status> {
+        unused()
+    }
+    async fn get_index_statistics(
+        &self,
+        _: Request<index::GetIndexStatisticsRequest>,
+    ) -> Result<Response<index::GetIndexStatisticsResponse>, Status> {
+        unused()
+    }
+    async fn get_index_build_progress(
+        &self,
+        _: Request<index::GetIndexBuildProgressRequest>,
+    ) -> Result<Response<index::GetIndexBuildProgressResponse>, Status> {
+        unused()
+    }
+    async fn drop_index(
+        &self,
+        _: Request<index::DropIndexRequest>,
+    ) -> Result<Response<Answer>, Status> {
+        unused()
+    }
+    async fn gc_confirm(
+        &self,
+        _: Request<GcConfirmRequest>,
+    ) -> Result<Response<GcConfirmResponse>, Status> {
+        unused()
+    }
+    async fn gc_control(&self, _: Request<GcControlRequest>) -> Result<Response<Answer>, Status> {
         unused()
     }
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod compaction;
 mod coordinator;
 mod fixture;
+mod index;
 
 use coordinator::Fate;
 use fixture::{CHANNEL, COLLECTION, Fixture, PARTITION, STREAM, columns, operation, quiet};

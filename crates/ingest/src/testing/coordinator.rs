@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use quorate_rpc::proto::milvus::data::data_coord_server::DataCoord;
-use quorate_rpc::proto::milvus::{common, data, milvus};
+use quorate_rpc::proto::milvus::{common, data, index, milvus};
 use quorate_rpc::proto::quorate::collection::collections_server::Collections;
 use quorate_rpc::proto::quorate::node::nodes_server::Nodes;
 use quorate_rpc::proto::quorate::oracle::oracle_server::Oracle;
@@ -305,6 +305,97 @@ impl DataCoord for FakeCoordinator {
     async fn update_channel_checkpoint(
         &self,
         _: Request<data::UpdateChannelCheckpointRequest>,
+    ) -> Result<Response<common::Status>, Status> {
+        not_here()
+    }
+
+    async fn manual_compaction(
+        &self,
+        _: Request<milvus::ManualCompactionRequest>,
+    ) -> Result<Response<milvus::ManualCompactionResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_compaction_state(
+        &self,
+        _: Request<milvus::GetCompactionStateRequest>,
+    ) -> Result<Response<milvus::GetCompactionStateResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_compaction_state_with_plans(
+        &self,
+        _: Request<milvus::GetCompactionPlansRequest>,
+    ) -> Result<Response<milvus::GetCompactionPlansResponse>, Status> {
+        not_here()
+    }
+
+    async fn create_index(
+        &self,
+        _: Request<index::CreateIndexRequest>,
+    ) -> Result<Response<common::Status>, Status> {
+        not_here()
+    }
+
+    async fn describe_index(
+        &self,
+        _: Request<index::DescribeIndexRequest>,
+    ) -> Result<Response<index::DescribeIndexResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_index_state(
+        &self,
+        _: Request<index::GetIndexStateRequest>,
+    ) -> Result<Response<index::GetIndexStateResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_segment_index_state(
+        &self,
+        _: Request<index::GetSegmentIndexStateRequest>,
+    ) -> Result<Response<index::GetSegmentIndexStateResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_index_infos(
+        &self,
+        _: Request<index::GetIndexInfoRequest>,
+    ) -> Result<Response<index::GetIndexInfoResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_index_statistics(
+        &self,
+        _: Request<index::GetIndexStatisticsRequest>,
+    ) -> Result<Response<index::GetIndexStatisticsResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_index_build_progress(
+        &self,
+        _: Request<index::GetIndexBuildProgressRequest>,
+    ) -> Result<Response<index::GetIndexBuildProgressResponse>, Status> {
+        not_here()
+    }
+
+    async fn drop_index(
+        &self,
+        _: Request<index::DropIndexRequest>,
+    ) -> Result<Response<common::Status>, Status> {
+        not_here()
+    }
+
+    async fn gc_confirm(
+        &self,
+        _: Request<data::GcConfirmRequest>,
+    ) -> Result<Response<data::GcConfirmResponse>, Status> {
+        not_here()
+    }
+
+    async fn gc_control(
+        &self,
+        _: Request<data::GcControlRequest>,
     ) -> Result<Response<common::Status>, Status> {
         not_here()
     }

@@ -1,14 +1,25 @@
 //! Rows as fixed-size fingerprints.
 
-use quorate_binlog::{ColumnData, Value};
+use quorate_binlog::{ColumnData, PrimaryKey, Value};
 
 /// A row by the hashes of its key and of all its values, and where to find it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RowPrint {
-    pub(super) key: u128,
-    pub(super) values: u128,
+pub struct RowPrint {
+    /// Hash of the primary key; see [`key_print`].
+    pub key: u128,
+    /// Hash of all values, the key's included.
+    pub values: u128,
     /// A row number of the file, or group and row of what is stored.
-    pub(super) place: u64,
+    pub place: u64,
+}
+
+/// Hash of a primary key, as in [`RowPrint::key`].
+pub fn key_print(key: &PrimaryKey) -> u128 {
+    let mut scratch = Vec::new();
+    match key {
+        PrimaryKey::Int64(key) => of_key(Value::Int64(*key), &mut scratch),
+        PrimaryKey::VarChar(key) => of_key(Value::VarChar(key), &mut scratch),
+    }
 }
 
 /// Hash of a primary key.

@@ -1,65 +1,27 @@
 //! Everything that is stored of a collection, read back from its objects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
+use quorate_binlog::group::{self, GroupProblem};
 use quorate_binlog::{
-    BinlogError, ColumnData, InsertLog, LogPath, LogStore, ROW_ID_FIELD, Schema, TIMESTAMP_FIELD,
-    delta, insert, stats,
+    BinlogError, ColumnData, Group, InsertLog, LogPath, LogStore, NamedLog, Place, Schema, delta,
+    insert, stats,
 };
 use quorate_rpc::proto::milvus::common::SegmentState;
 use quorate_rpc::proto::milvus::data::{Binlog, FieldBinlog, SegmentInfo, SegmentLevel};
 use tokio::sync::watch;
 
 use super::fingerprint::{self, RowPrint};
-use super::{ObjectProblem, VerifyProgress, VerifyReport, blocking};
-use crate::collection::{self, ALL_PARTITIONS, KnownCollection};
-use crate::coordinator::Coordinator;
+use super::{ObjectProblem, ProblemKind, VerifyProgress, VerifyReport, blocking};
+use crate::collection::{ALL_PARTITIONS, KnownCollection};
 use crate::error::VerifyError;
 
 /// Objects fetched at a time.
 const FETCHES_MAX: usize = 4;
 /// Bits of a place that hold the row within its group.
 const ROW_BITS: u32 = 32;
-
-/// The segments of a collection that hold rows or deletes, by id, with their binlogs.
-pub(super) async fn segments(
-    coordinator: &Coordinator,
-    collection_id: i64,
-) -> Result<Vec<SegmentInfo>, VerifyError> {
-    let failed = |action: &str, error| collection::failed(action.to_owned(), error);
-    let info = coordinator
-        .recovery_info(collection_id)
-        .await
-        .map_err(|error| failed("get the collection's segments", error))?;
-    let mut ids: BTreeSet<i64> = info.segments.iter().map(|segment| segment.id).collect();
-    for channel in &info.channels {
-        ids.extend(&channel.flushed_segment_ids);
-        ids.extend(&channel.unflushed_segment_ids);
-        ids.extend(&channel.level_zero_segment_ids);
-        let infos = channel.flushed_segments.iter();
-        ids.extend(infos.chain(&channel.unflushed_segments).map(|s| s.id));
-    }
-    let ids: Vec<i64> = ids.into_iter().collect();
-    let mut segments = coordinator
-        .segments(&ids)
-        .await
-        .map_err(|error| failed("get the segments' binlogs", error))?;
-    segments.sort_by_key(|segment| segment.id);
-    Ok(segments)
-}
-
-/// Log files of a segment that were written together: the same rows, field by field.
-#[derive(Debug, Clone)]
-pub(super) struct Group {
-    segment: i64,
-    partition: i64,
-    /// In the order of the schema.
-    fields: Vec<(LogPath, Binlog)>,
-    row_ids: (LogPath, Binlog),
-    timestamps: (LogPath, Binlog),
-}
 
 /// What is stored.
 #[derive(Debug, Default)]
@@ -68,6 +30,7 @@ pub(super) struct Stored {
     pub(super) rows: Vec<RowPrint>,
     /// Hashes of the keys of rows that are stored but deleted, sorted.
     pub(super) deleted: Vec<u128>,
+    /// Logs by what was written together, in the order of [`group::all_fields`].
     pub(super) groups: Vec<Group>,
 }
 
@@ -152,7 +115,8 @@ impl<'a> Reading<'a> {
         for segment in segments {
             self.read_stats(segment).await?;
             for group in self.groups(segment) {
-                self.read_group(group, &deletes, &mut stored).await?;
+                self.read_group(segment, group, &deletes, &mut stored)
+                    .await?;
             }
         }
         stored.deleted.sort_unstable();
@@ -173,13 +137,8 @@ impl<'a> Reading<'a> {
             (true, partition) => Scope::Partition(partition),
         };
         for log in segment.deltalogs.iter().flat_map(|field| &field.binlogs) {
-            let expected = LogPath::Delta {
-                collection: self.collection_id,
-                partition: segment.partition_id,
-                segment: segment.id,
-                log_id: log.log_id,
-            };
-            let Some(path) = self.path(segment.id, log, expected) else {
+            let located = group::locate_delta(log, self.place(segment));
+            let Some(path) = self.located(segment.id, located) else {
                 continue;
             };
             let Some(rows) = self.object(&path, delta::decode).await? else {
@@ -198,14 +157,9 @@ impl<'a> Reading<'a> {
     async fn read_stats(&mut self, segment: &SegmentInfo) -> Result<(), VerifyError> {
         for field in &segment.statslogs {
             for log in &field.binlogs {
-                let expected = LogPath::Stats {
-                    collection: self.collection_id,
-                    partition: segment.partition_id,
-                    segment: segment.id,
-                    field: field.field_id,
-                    log_id: log.log_id,
-                };
-                let Some(path) = self.path(segment.id, log, expected) else {
+                let expected = self.place(segment).stats(field.field_id, log.log_id);
+                let located = group::locate(log, expected);
+                let Some(path) = self.located(segment.id, located) else {
                     continue;
                 };
                 if let Some(read) = self.object(&path, stats::decode).await? {
@@ -216,123 +170,52 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// The logs of a segment by what was written together. Log ids grow with time, so the n-th log
-    /// of each field belongs to the n-th write.
+    /// The logs of a segment by what was written together.
     fn groups(&mut self, segment: &SegmentInfo) -> Vec<Group> {
-        if segment.binlogs.is_empty() {
-            self.check_rows(segment, 0);
-            return Vec::new();
-        }
-        let mut by_field: BTreeMap<i64, Vec<Binlog>> = BTreeMap::new();
-        for field in &segment.binlogs {
-            let logs = by_field.entry(field.field_id).or_default();
-            logs.extend(field.binlogs.iter().cloned());
-        }
-        for logs in by_field.values_mut() {
-            logs.sort_by_key(|log| log.log_id);
-        }
-        let names: Vec<(i64, String)> = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| (field.id, format!("field {:?}", field.name)))
-            .chain([
-                (ROW_ID_FIELD, "the row ids".to_owned()),
-                (TIMESTAMP_FIELD, "the timestamps".to_owned()),
-            ])
-            .collect();
         let key = self.schema.primary_key().id;
-        let key_logs = by_field.get(&key).cloned().unwrap_or_default();
-        self.check_rows(segment, key_logs.iter().map(|log| log.entries_num).sum());
-
-        let mut columns = Vec::with_capacity(names.len());
-        for (id, name) in &names {
-            let logs = by_field.remove(id).unwrap_or_default();
-            let alike = logs.len() == key_logs.len()
-                && logs.iter().zip(&key_logs).all(|(log, key)| {
-                    log.entries_num == key.entries_num
-                        && log.timestamp_from == key.timestamp_from
-                        && log.timestamp_to == key.timestamp_to
-                });
-            if !alike {
-                self.problem(
-                    segment.id,
-                    None,
-                    format!(
-                        "the binlogs of {name} do not match those of the primary key \
-                         ({} and {} files)",
-                        logs.len(),
-                        key_logs.len()
-                    ),
-                );
-                return Vec::new();
-            }
-            let mut paths = Vec::with_capacity(logs.len());
-            for log in logs {
-                let expected = LogPath::Insert {
-                    collection: self.collection_id,
-                    partition: segment.partition_id,
-                    segment: segment.id,
-                    field: *id,
-                    log_id: log.log_id,
-                };
-                paths.push(
-                    self.path(segment.id, &log, expected)
-                        .map(|path| (path, log)),
-                );
-            }
-            columns.push(paths);
-        }
-        let mut groups = Vec::with_capacity(key_logs.len());
-        for at in 0..key_logs.len() {
-            // A log without a usable path is a problem noted already.
-            let logs: Option<Vec<(LogPath, Binlog)>> =
-                columns.iter().map(|paths| paths[at].clone()).collect();
-            let Some(mut fields) = logs else { continue };
-            let (Some(timestamps), Some(row_ids)) = (fields.pop(), fields.pop()) else {
-                continue;
-            };
-            groups.push(Group {
-                segment: segment.id,
-                partition: segment.partition_id,
-                fields,
-                row_ids,
-                timestamps,
-            });
+        let key_logs = segment.binlogs.iter().filter(|f| f.field_id == key);
+        let rows = key_logs.flat_map(|field| &field.binlogs);
+        self.check_rows(segment, rows.map(|log| log.entries_num).sum());
+        let fields = group::all_fields(&self.schema);
+        let place = self.place(segment);
+        let (groups, problems) = group::by_write(place, &self.schema, &fields, &segment.binlogs);
+        for problem in problems {
+            self.problem(segment.id, problem.path, problem.reason);
         }
         groups
     }
 
     async fn read_group(
         &mut self,
+        segment: &SegmentInfo,
         group: Group,
         deletes: &Arc<Deletes>,
         stored: &mut Stored,
     ) -> Result<(), VerifyError> {
-        let logs = group
-            .fields
-            .iter()
-            .chain([&group.row_ids, &group.timestamps]);
-        let logs: Vec<(LogPath, Binlog)> = logs.cloned().collect();
-        let fetched: Vec<_> = stream::iter(logs.iter())
-            .map(|(path, _)| fetch(self.store, path, insert::decode))
+        let logs = group.logs.iter();
+        let fetches: Vec<_> = logs
+            .map(|log| fetch(self.store, &log.path, insert::decode))
+            .collect();
+        let fetched: Vec<_> = stream::iter(fetches)
             .buffered(FETCHES_MAX)
             .collect()
             .await;
-        let mut columns = Vec::with_capacity(logs.len());
-        for ((path, log), fetched) in logs.iter().zip(fetched) {
-            if let Some(read) = self.taken(path, fetched)?
-                && self.check_log(path, log, &read)
+        let mut columns = Vec::with_capacity(group.logs.len());
+        for (log, fetched) in group.logs.iter().zip(fetched) {
+            if let Some(read) = self.taken(&log.path, fetched)?
+                && self.check_log(log, &read)
             {
                 columns.push(read.column);
             }
         }
-        if columns.len() != logs.len() {
+        if columns.len() != group.logs.len() {
             return Ok(());
         }
+        // The last two are the system's: row ids, timestamps.
         let Some(ColumnData::Int64(timestamps)) = columns.pop() else {
-            let path = group.timestamps.0;
-            self.object_problem(&path, "timestamps must be of type Int64".into());
+            if let Some(log) = group.logs.last() {
+                self.object_problem(&log.path, "timestamps must be of type Int64".into());
+            }
             return Ok(());
         };
         // The ordinals themselves are the writer's business; they were read as a check.
@@ -340,7 +223,7 @@ impl<'a> Reading<'a> {
 
         let number = stored.groups.len() as u64;
         let key = self.schema.primary_key_index();
-        let (segment, partition) = (group.segment, group.partition);
+        let (segment, partition) = (segment.id, segment.partition_id);
         let deletes = Arc::clone(deletes);
         let (alive, deleted) = blocking(move || {
             let mut rows = Vec::with_capacity(timestamps.len());
@@ -372,8 +255,9 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether a log has as many rows as the metadata says, of the type of its field.
-    fn check_log(&mut self, path: &LogPath, log: &Binlog, read: &InsertLog) -> bool {
-        if !self.check_entries(path, log, read.column.len() as u64) {
+    fn check_log(&mut self, log: &NamedLog, read: &InsertLog) -> bool {
+        let path = &log.path;
+        if !self.check_entries(path, &log.entry, read.column.len() as u64) {
             return false;
         }
         let field = path.field().and_then(|id| self.schema.field(id));
@@ -415,19 +299,22 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Where a log lies. A path that belongs to something else is a problem; an empty one is made
-    /// from the ids, as Milvus does.
-    fn path(&mut self, segment: i64, log: &Binlog, expected: LogPath) -> Option<LogPath> {
-        if log.log_path.is_empty() {
-            return Some(expected);
+    fn place(&self, segment: &SegmentInfo) -> Place {
+        Place {
+            collection: self.collection_id,
+            partition: segment.partition_id,
+            segment: segment.id,
         }
-        let reason = match LogPath::parse(&log.log_path) {
-            Ok(path) if same_place(path, expected) => return Some(path),
-            Ok(_) => format!("its path should end in {expected}"),
-            Err(error) => error.to_string(),
-        };
-        self.problem(segment, Some(log.log_path.clone()), reason);
-        None
+    }
+
+    fn located(&mut self, segment: i64, located: Result<LogPath, GroupProblem>) -> Option<LogPath> {
+        match located {
+            Ok(path) => Some(path),
+            Err(problem) => {
+                self.problem(segment, problem.path, problem.reason);
+                None
+            }
+        }
     }
 
     async fn object<T: Send + 'static>(
@@ -454,18 +341,36 @@ impl<'a> Reading<'a> {
                     Err(error) => self.object_problem(path, error.to_string()),
                 }
             }
-            Err(error) => self.object_problem(path, error.to_string()),
+            Err(error) => {
+                let kind = match &error {
+                    BinlogError::Missing { .. } => ProblemKind::Missing,
+                    BinlogError::Store { .. } | BinlogError::Deadline { .. } => {
+                        ProblemKind::Unreachable
+                    }
+                    _ => ProblemKind::Wrong,
+                };
+                self.problem_at(path, kind, error.to_string());
+            }
         }
         Ok(None)
     }
 
     fn object_problem(&mut self, path: &LogPath, reason: String) {
-        let location = self.store.location(path).to_string();
-        self.problem(path.segment(), Some(location), reason);
+        self.problem_at(path, ProblemKind::Wrong, reason);
+    }
+
+    fn problem_at(&mut self, path: &LogPath, kind: ProblemKind, reason: String) {
+        self.report.problems.add(ObjectProblem {
+            kind,
+            segment: path.segment(),
+            path: Some(self.store.location(path).to_string()),
+            reason,
+        });
     }
 
     fn problem(&mut self, segment: i64, path: Option<String>, reason: String) {
         self.report.problems.add(ObjectProblem {
+            kind: ProblemKind::Wrong,
             segment,
             path,
             reason,
@@ -486,9 +391,11 @@ impl Stored {
             let (number, row) = (place >> ROW_BITS, (place & ((1 << ROW_BITS) - 1)) as usize);
             if open.as_ref().is_none_or(|(opened, _)| *opened != number) {
                 let group = &self.groups[number as usize];
-                let mut columns = Vec::with_capacity(group.fields.len());
-                for (path, _) in &group.fields {
-                    columns.push(store.read_insert(path).await?.column);
+                // All but the system's: row ids, timestamps.
+                let (user, _) = group.logs.split_at(group.logs.len() - 2);
+                let mut columns = Vec::with_capacity(user.len());
+                for log in user {
+                    columns.push(store.read_insert(&log.path).await?.column);
                 }
                 open = Some((number, columns));
             }
@@ -499,20 +406,6 @@ impl Stored {
         }
         Ok(out)
     }
-}
-
-fn same_place(path: LogPath, expected: LogPath) -> bool {
-    // A log id of 0 says that only the path knows it.
-    let ids = |p: LogPath| {
-        (
-            p.kind(),
-            p.collection(),
-            p.partition(),
-            p.segment(),
-            p.field(),
-        )
-    };
-    ids(path) == ids(expected) && (expected.log_id() == 0 || path.log_id() == expected.log_id())
 }
 
 /// Fetches an object and decodes it away from the threads that serve requests. The outer result is

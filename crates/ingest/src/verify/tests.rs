@@ -9,7 +9,7 @@ use quorate_rpc::proto::milvus::data::{FieldBinlog, SegmentInfo, SegmentLevel};
 use super::*;
 use crate::source::BlockReader;
 use crate::testing::{COLLECTION_ID, Fake, PARTITION_ID, small_file};
-use crate::{IngestOptions, IngestProgress, ingest};
+use crate::{DeleteKeys, IngestOptions, IngestProgress, ingest, keys_of_fraction};
 
 const ROWS: u64 = 300;
 
@@ -161,6 +161,7 @@ impl Case {
             collection: "c".into(),
             object_store: self.folder.path().join("objects").display().to_string(),
             primary_key: None,
+            deleted_fraction: None,
         }
     }
 
@@ -315,6 +316,62 @@ async fn a_row_is_gone_when_deleted_later_and_only_then() {
     case.segment(14, &again, 30).await;
     let report = case.run().await;
     assert!(report.ok(), "inserted again after the delete: {report:?}");
+}
+
+#[tokio::test]
+async fn rows_deleted_on_purpose_must_be_gone_and_all_others_there() {
+    let mut case = Case::good().await;
+    let options = VerifyOptions {
+        deleted_fraction: Some(0.25),
+        ..case.options()
+    };
+    let run = async |case: &Case| {
+        let progress = watch::Sender::new(VerifyProgress::default());
+        let client = &case.fake.client;
+        verify(client, options.clone(), progress).await.unwrap()
+    };
+    let DeleteKeys::Ids(ids) = keys_of_fraction(&options.file, None, 0.25).unwrap() else {
+        panic!("the keys are numbers");
+    };
+    let report = run(&case).await;
+    assert!(!report.ok());
+    assert_eq!(report.not_deleted.count, ids.len() as u64);
+    assert_eq!((report.missing.count, report.extra), (0, 0));
+
+    case.deletes(13, -1, &ids, 12).await;
+    let report = run(&case).await;
+    assert!(report.ok(), "{report:?}");
+    assert_eq!(report.rows_found, ROWS - ids.len() as u64);
+    assert_eq!(report.rows_expected, report.rows_found);
+
+    case.deletes(14, -1, &[first_kept(&ids)], 12).await;
+    let report = run(&case).await;
+    assert_eq!(keys(&report.missing), [first_kept(&ids)]);
+}
+
+/// The first key of the file that is not among these, which are in order.
+fn first_kept(ids: &[i64]) -> i64 {
+    (1000..).find(|id| !ids.contains(id)).unwrap()
+}
+
+#[tokio::test]
+async fn a_view_reads_what_the_file_has() {
+    let case = Case::good().await;
+    let view = View::fetch(&case.fake.client, "c").await.unwrap();
+    let store = open_store(&case.options().object_store).unwrap();
+    let prints = |rows: &[RowPrint]| {
+        let mut prints: Vec<_> = rows.iter().map(|row| (row.key, row.values)).collect();
+        prints.sort_unstable();
+        prints
+    };
+    let contents = view.read(&store).await.unwrap();
+    let expected = file_prints(&case.options().file).await.unwrap();
+    assert_eq!(prints(&contents.rows), prints(&expected));
+    assert_eq!(contents.problems.count, 0);
+
+    std::fs::remove_file(case.object(&case.path_of(1, 101))).unwrap();
+    let contents = view.read(&store).await.unwrap();
+    assert_eq!(contents.problems.first[0].kind, ProblemKind::Missing);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Ctx, Reason, reject};
+use super::{Ctx, Reason, changed, reject};
 use crate::command::Outcome;
 use crate::pb;
 use crate::state::{ANNOTATION_BYTES_MAX, Change, Delta, State};
@@ -142,9 +142,5 @@ pub(super) fn expire_tokens(state: &State, ctx: Ctx, out: &mut Delta) -> Outcome
         }
         out.changes.push(Change::ForgetToken(token.clone()));
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }

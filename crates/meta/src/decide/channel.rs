@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::compaction;
 use super::segment::dropped;
-use super::{Ctx, Reason, reject};
+use super::{Ctx, Reason, changed, reject};
 use crate::command::Outcome;
 use crate::id::CollectionId;
 use crate::model::{SegmentState, channel as life};
@@ -137,11 +138,7 @@ pub(super) fn assign(state: &State, cmd: &pb::AssignChannels, out: &mut Delta) -
         row.assignment_epoch += 1;
         out.put_channel(row);
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }
 
 /// The operation under way succeeded or failed. The result of another operation is ignored.
@@ -254,11 +251,7 @@ pub(super) fn update_checkpoints(
             }
         }
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }
 
 /// The channel of a dropped collection: its segments are dropped with it, in one entry.
@@ -284,6 +277,9 @@ pub(super) fn drop_virtual(
         return no_channel(&cmd.channel).for_node(cmd.node_id);
     }
     out.put_channel(entombed(row, ctx.now));
+    compaction::cancel(state, ctx, out, "the channel was dropped", |plan| {
+        plan.channel == row.name
+    });
     out.events.push(crate::state::Event::Dropped(CollectionId(
         row.collection_id,
     )));

@@ -1,6 +1,6 @@
 //! Collections and partitions. A drop is one tombstone; a loop rewrites the rows in slices.
 
-use super::{Ctx, Reason, channel, reject};
+use super::{Ctx, Reason, channel, compaction, reject};
 use crate::command::Outcome;
 use crate::id::CollectionId;
 use crate::pb;
@@ -90,6 +90,9 @@ pub(super) fn drop_collection(
             out.put_channel(channel::entombed(channel, ctx.now));
         }
     }
+    compaction::cancel(state, ctx, out, "the collection was dropped", |plan| {
+        plan.collection_id == cmd.id
+    });
     out.changes.push(Change::Collection(row));
     out.events.push(Event::Dropped(CollectionId(cmd.id)));
     Outcome::Done(reply(cmd.id))
@@ -155,6 +158,9 @@ pub(super) fn drop_partition(
             partition.dropped_at = ctx.now.0;
         }
     }
+    compaction::cancel(state, ctx, out, "the partition was dropped", |plan| {
+        plan.collection_id == row.id && plan.partition_id == id
+    });
     out.events.push(Event::Dropped(CollectionId(row.id)));
     out.changes.push(Change::Collection(row));
     Outcome::Done(reply(id))

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::compaction::cancel_holders;
 use super::segment::{dropped, no_segment};
-use super::{Ctx, Reason, collection::no_collection, reject};
+use super::{Ctx, Reason, changed, collection::no_collection, reject};
 use crate::command::Outcome;
 use crate::id::{CollectionId, PartitionId, SegmentId};
 use crate::model::channel::owned_by;
@@ -55,6 +56,12 @@ pub(super) fn save_binlogs(
     add_files(&mut after, cmd, out);
     move_positions(state, &mut after, cmd, out);
     end_growth(ctx, &mut after, cmd, out);
+    if after.state == SegmentState::Dropped {
+        cancel_holders(state, ctx, out, &[after.id]);
+    }
+    if before.is_none() && after.state == SegmentState::Flushed {
+        out.events.push(Event::Flushed(after.id));
+    }
     for ((channel, stream), stored) in coverage {
         out.changes.push(Change::Coverage {
             channel,
@@ -65,11 +72,7 @@ pub(super) fn save_binlogs(
     if before != Some(&after) {
         out.put_segment(after);
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }
 
 /// Only the node a channel is assigned to may save; an empty channel skips the check, as in Milvus.
@@ -141,8 +144,13 @@ fn target(state: &State, ctx: Ctx, cmd: &pb::SaveBinlogs) -> Result<Segment, Out
         insert_files: 0,
         files: 0,
         delta_rows: 0,
+        delta_bytes: 0,
+        delta_files: 0,
         start: Ts::ZERO,
         dml: Ts::ZERO,
+        condemned_at: Ts::ZERO,
+        compacted_from: false,
+        compacted: false,
     })
 }
 
@@ -178,17 +186,8 @@ fn cover(state: &State, cmd: &pb::SaveBinlogs) -> Result<Coverage, Outcome> {
 fn add_files(segment: &mut Segment, cmd: &pb::SaveBinlogs, out: &mut Delta) {
     let mut brought_rows = false;
     for file in &cmd.refs {
-        segment.files = segment.files.saturating_add(1);
-        segment.size_bytes = segment.size_bytes.saturating_add(
-            u64::try_from(file.memory_size_bytes.max(file.log_size_bytes)).unwrap_or(0),
-        );
-        match file.kind() {
-            pb::LogKind::Insert => brought_rows = true,
-            pb::LogKind::Delta => {
-                segment.delta_rows = segment.delta_rows.saturating_add(file.rows.max(0));
-            }
-            _ => {}
-        }
+        segment.count_file(file);
+        brought_rows |= file.kind() == pb::LogKind::Insert;
         out.changes.push(Change::Binlog(segment.id, file.clone()));
     }
     if brought_rows {

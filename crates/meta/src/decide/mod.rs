@@ -6,8 +6,12 @@
 mod annotation;
 mod channel;
 mod collection;
+mod compaction;
+mod compaction_result;
 mod epoch;
 mod flush;
+mod gc;
+mod index;
 mod node;
 mod segment;
 
@@ -102,6 +106,15 @@ fn reject(reason: Reason, detail: impl Into<String>) -> Outcome {
     Outcome::Rejected(reason, detail.into())
 }
 
+/// Done when something changes, else done before.
+fn changed(out: &Delta) -> Outcome {
+    if out.is_empty() {
+        Outcome::already()
+    } else {
+        Outcome::done()
+    }
+}
+
 impl State {
     /// Decides a command as if it stood at `pos` in the log. Changes nothing.
     ///
@@ -154,6 +167,22 @@ impl State {
             Command::DropVirtualChannel(cmd) => channel::drop_virtual(self, ctx, cmd, out),
             Command::RegisterNode(cmd) => node::register(self, ctx, cmd, out),
             Command::ExpireNode(cmd) => node::expire(self, cmd, out),
+            Command::StartCompaction(cmd) => compaction::start(self, ctx, cmd, out),
+            Command::AssignCompaction(cmd) => compaction::assign(self, ctx, cmd, out),
+            Command::FinishCompaction(cmd) => compaction_result::finish(self, ctx, cmd, out),
+            Command::FailCompaction(cmd) => compaction::fail(self, ctx, cmd, out),
+            Command::ForgetCompactions(cmd) => compaction::forget(self, cmd, out),
+            Command::CreateIndex(cmd) => index::create(self, ctx, cmd, out),
+            Command::DropIndex(cmd) => index::drop_index(self, ctx, cmd, out),
+            Command::OpenIndexBuilds(cmd) => index::open_builds(self, ctx, cmd, out),
+            Command::AssignIndexBuild(cmd) => index::assign_build(self, ctx, cmd, out),
+            Command::FinishIndexBuild(cmd) => index::finish_build(self, ctx, cmd, out),
+            Command::ForgetIndexes(cmd) => index::forget(self, cmd, out),
+            Command::CondemnSegments(cmd) => gc::condemn(self, ctx, cmd, out),
+            Command::ForgetSegments(cmd) => gc::forget_segments(self, cmd, out),
+            Command::ForgetCollections(cmd) => gc::forget_collections(self, cmd, out),
+            Command::PauseGc(cmd) => gc::pause(self, ctx, cmd, out),
+            Command::ResumeGc(cmd) => gc::resume(self, cmd, out),
             Command::PutAnnotation(cmd) => annotation::put(self, ctx, cmd, out),
             Command::CompareAndSetAnnotation(cmd) => {
                 annotation::compare_and_set(self, ctx, cmd, out)
@@ -182,5 +211,7 @@ impl State {
 pub mod limits {
     pub use super::annotation::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
     pub use super::collection::{CHANNELS_MAX, PARTITIONS_MAX};
+    pub use super::compaction::COMPACTION_SEGMENTS_MAX;
+    pub use super::gc::PAUSES_MAX;
     pub use super::node::NODES_MAX;
 }

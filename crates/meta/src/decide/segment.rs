@@ -1,11 +1,11 @@
 //! Opening, sealing and ending segments (`semantics.md` §2 to §4).
 
-use super::{Ctx, Reason, collection::no_collection, reject};
+use super::{Ctx, Reason, changed, collection::no_collection, reject};
 use crate::command::Outcome;
 use crate::id::{CollectionId, PartitionId, SegmentId};
 use crate::model::{Level, Segment, SegmentState};
 use crate::pb;
-use crate::state::{Delta, State};
+use crate::state::{Delta, Event, State};
 use crate::time::Ts;
 
 pub(super) fn no_segment(id: i64) -> Outcome {
@@ -75,8 +75,13 @@ pub(super) fn open(state: &State, ctx: Ctx, cmd: &pb::OpenSegment, out: &mut Del
         insert_files: 0,
         files: 0,
         delta_rows: 0,
+        delta_bytes: 0,
+        delta_files: 0,
         start: Ts::ZERO,
         dml: Ts::ZERO,
+        condemned_at: Ts::ZERO,
+        compacted_from: false,
+        compacted: false,
     });
     Outcome::done()
 }
@@ -108,11 +113,7 @@ pub(super) fn seal(state: &State, ctx: Ctx, cmd: &pb::SealSegments, out: &mut De
             out.put_channel(channel);
         }
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }
 
 /// The last step of a flush: Flushing → Flushed.
@@ -124,6 +125,7 @@ pub(super) fn finish_flush(state: &State, cmd: &pb::FinishFlush, out: &mut Delta
         SegmentState::Flushing => {
             let mut segment = segment.clone();
             segment.state = SegmentState::Flushed;
+            out.events.push(Event::Flushed(segment.id));
             out.put_segment(segment);
             Outcome::done()
         }
@@ -147,11 +149,7 @@ pub(super) fn rewrite_dropped(state: &State, cmd: &pb::RewriteDropped, out: &mut
             out.put_segment(dropped(segment, state.dropped_at(segment)));
         }
     }
-    if out.is_empty() {
-        Outcome::already()
-    } else {
-        Outcome::done()
-    }
+    changed(out)
 }
 
 /// The segment, dropped. DroppedAt is set by the change of state itself (Milvus #48902).

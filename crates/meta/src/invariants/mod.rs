@@ -1,6 +1,8 @@
 //! What must hold in every reachable state. Used by property tests, the simulation and
 //! `quorate check`.
 
+mod lifecycle;
+
 use crate::id::SegmentId;
 use crate::model::{Level, SegmentState};
 use crate::pb::ChannelState;
@@ -14,6 +16,7 @@ pub fn violations(state: &State) -> Vec<String> {
     indexes_agree(state, &mut found);
     channels_have_one_live_owner(state, &mut found);
     coverage_is_disjoint(state, &mut found);
+    lifecycle::check(state, &mut found);
     found
 }
 
@@ -75,6 +78,27 @@ fn indexes_agree(state: &State, found: &mut Vec<String>) {
             )
         })
         .count();
+    let dropped = state.segments.len() - stored;
+    if state.dropped.len() + state.condemned.len() != dropped {
+        found.push("the index of dropped segments disagrees with the segments".into());
+    }
+    let level0 = state
+        .segments
+        .values()
+        .filter(|segment| segment.state != SegmentState::Dropped && segment.level == Level::L0)
+        .count();
+    if in_sets(&state.level0) != level0 {
+        found.push("the index of level-zero segments disagrees with the segments".into());
+    }
+    let flushed = state
+        .segments
+        .values()
+        .filter(|segment| segment.state == SegmentState::Flushed && segment.level != Level::L0)
+        .count();
+    let in_groups: usize = state.flushed.values().map(|set| set.len()).sum();
+    if in_groups != flushed {
+        found.push("the index of flushed segments disagrees with the segments".into());
+    }
     if in_sets(&state.unflushed) != unflushed {
         found.push("the index of unflushed segments disagrees with the segments".into());
     }

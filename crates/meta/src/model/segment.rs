@@ -99,7 +99,7 @@ impl Level {
     }
 }
 
-/// What memory holds of a segment. Files, positions and lineage are cold rows.
+/// What memory holds of a segment. Files and positions are cold rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its id.
@@ -142,13 +142,49 @@ pub struct Segment {
     pub files: u32,
     /// Rows in its delete logs.
     pub delta_rows: i64,
+    /// Bytes of its delete logs.
+    pub delta_bytes: u64,
+    /// Its delete logs.
+    pub delta_files: u32,
     /// Timestamp of its first position; zero = none yet.
     pub start: Ts,
     /// Timestamp of its last saved position.
     pub dml: Ts,
+    /// When garbage collection condemned it; zero = not. No reader's view contains it from then on.
+    pub condemned_at: Ts,
+    /// Output of a compaction.
+    pub compacted_from: bool,
+    /// Dropped because the outputs of a compaction took its place.
+    pub compacted: bool,
 }
 
 impl Segment {
+    /// Bytes a log file counts for.
+    pub(crate) fn file_bytes(file: &pb::BinlogRef) -> u64 {
+        u64::try_from(file.memory_size_bytes.max(file.log_size_bytes)).unwrap_or(0)
+    }
+
+    /// Counts a new log file: files, bytes, deletes; not rows.
+    pub(crate) fn count_file(&mut self, file: &pb::BinlogRef) {
+        self.files = self.files.saturating_add(1);
+        self.size_bytes = self.size_bytes.saturating_add(Self::file_bytes(file));
+        if file.kind() == pb::LogKind::Delta {
+            self.delta_rows = self.delta_rows.saturating_add(file.rows.max(0));
+            self.delta_bytes = self.delta_bytes.saturating_add(Self::file_bytes(file));
+            self.delta_files = self.delta_files.saturating_add(1);
+        }
+    }
+
+    /// Takes a delete log out of the counts.
+    pub(crate) fn uncount_delta(&mut self, file: &pb::BinlogRef) {
+        let bytes = Self::file_bytes(file);
+        self.files = self.files.saturating_sub(1);
+        self.size_bytes = self.size_bytes.saturating_sub(bytes);
+        self.delta_rows = self.delta_rows.saturating_sub(file.rows).max(0);
+        self.delta_bytes = self.delta_bytes.saturating_sub(bytes);
+        self.delta_files = self.delta_files.saturating_sub(1);
+    }
+
     /// The row as stored.
     pub fn to_row(&self) -> pb::SegmentRow {
         pb::SegmentRow {
@@ -174,6 +210,11 @@ impl Segment {
             delta_rows: self.delta_rows,
             start_ts: self.start.0,
             dml_ts: self.dml.0,
+            compacted_from: self.compacted_from,
+            compacted: self.compacted,
+            condemned_at: self.condemned_at.0,
+            delta_bytes: self.delta_bytes,
+            delta_files: self.delta_files,
         }
     }
 
@@ -201,8 +242,13 @@ impl Segment {
             insert_files: row.insert_files,
             files: row.files,
             delta_rows: row.delta_rows,
+            delta_bytes: row.delta_bytes,
+            delta_files: row.delta_files,
             start: Ts(row.start_ts),
             dml: Ts(row.dml_ts),
+            condemned_at: Ts(row.condemned_at),
+            compacted_from: row.compacted_from,
+            compacted: row.compacted,
         })
     }
 }

@@ -3,6 +3,10 @@
 
 pub mod allocate;
 pub mod channel_assign;
+pub mod compact;
 pub mod flush;
+pub mod gc;
+pub mod index_build;
 pub mod recovery;
+pub mod schedule;
 pub mod seal;

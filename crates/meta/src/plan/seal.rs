@@ -98,8 +98,13 @@ mod tests {
             insert_files: 0,
             files: 0,
             delta_rows: 0,
+            delta_bytes: 0,
+            delta_files: 0,
             start: Ts::from_ms(1000),
             dml: Ts::ZERO,
+            condemned_at: Ts::ZERO,
+            compacted_from: false,
+            compacted: false,
         }
     }
 

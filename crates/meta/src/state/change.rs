@@ -63,61 +63,165 @@ pub enum Change {
     Token(Bytes, pb::TokenRow),
     /// A request token is forgotten.
     ForgetToken(Bytes),
+    /// A collection is forgotten.
+    ForgetCollection(CollectionId),
+    /// A segment is forgotten, with its positions and log files.
+    ForgetSegment(SegmentId),
+    /// A log file leaves a segment's list (cold).
+    ForgetBinlog(SegmentId, pb::BinlogRef),
+    /// A compaction task.
+    Compaction(Arc<pb::CompactionRow>),
+    /// A compaction task is forgotten.
+    ForgetCompaction(i64),
+    /// An index.
+    Index(Arc<pb::IndexRow>),
+    /// An index is forgotten.
+    ForgetIndex(i64),
+    /// The index of one segment.
+    Build(Arc<pb::BuildRow>),
+    /// The index of one segment is forgotten.
+    ForgetBuild(i64),
+    /// What a segment was made of.
+    Lineage {
+        /// The output.
+        child: SegmentId,
+        /// The inputs.
+        parents: Vec<SegmentId>,
+    },
+    /// What a segment was made of is forgotten.
+    ForgetLineage(SegmentId),
+    /// A delete log belongs to other segments than its path says.
+    Carried(i64, pb::CarriedRow),
+    /// Nobody holds a carried delete log any more.
+    ForgetCarried(i64),
+    /// A pause of garbage collection.
+    GcPause(pb::GcPauseRow),
+    /// A pause of garbage collection is over.
+    ForgetGcPause {
+        /// Its collection; 0 = all.
+        collection: i64,
+        /// Its ticket.
+        ticket: String,
+    },
 }
 
-/// A row write as bytes: `value` absent = delete.
+/// A row write as bytes. Keys have the table byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowWrite {
-    /// Key, with the table byte.
-    pub key: Vec<u8>,
-    /// Value.
-    pub value: Option<Vec<u8>>,
+pub enum RowWrite {
+    /// Sets a row.
+    Put {
+        /// Its key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// Removes a row.
+    Delete {
+        /// Its key.
+        key: Vec<u8>,
+    },
+    /// Removes every row from `from` up to but not including `to`.
+    DeleteRange {
+        /// First key.
+        from: Vec<u8>,
+        /// The key after the last one.
+        to: Vec<u8>,
+    },
 }
 
 impl Change {
-    /// The row to write for this change.
-    pub fn to_row(&self) -> RowWrite {
-        let (key, value) = match self {
-            Change::Singleton(row) => (key::singleton(), Some(row.encode_to_vec())),
-            Change::Collection(row) => (key::collection(row.id), Some(row.encode_to_vec())),
-            Change::Segment(segment) => (
-                key::segment(segment.id),
-                Some(segment.to_row().encode_to_vec()),
-            ),
+    /// The rows to write for this change, in order.
+    pub fn to_rows(&self) -> Vec<RowWrite> {
+        if let Change::ForgetSegment(id) = self {
+            let files = key::binlogs(*id);
+            return vec![
+                delete(key::segment(*id)),
+                delete(key::position(*id, true)),
+                delete(key::position(*id, false)),
+                RowWrite::DeleteRange {
+                    to: key::prefix_end(&files),
+                    from: files,
+                },
+            ];
+        }
+        vec![self.to_row()]
+    }
+
+    fn to_row(&self) -> RowWrite {
+        match self {
+            Change::Singleton(row) => put(key::singleton(), row),
+            Change::Collection(row) => put(key::collection(row.id), row),
+            Change::Segment(segment) => put(key::segment(segment.id), &segment.to_row()),
             Change::Position {
                 segment,
                 is_start,
                 position,
-            } => (
-                key::position(*segment, *is_start),
-                Some(position.encode_to_vec()),
-            ),
-            Change::Binlog(id, file) => (key::binlog(*id, file), Some(file.encode_to_vec())),
-            Change::Channel(row) => (key::channel(&row.name), Some(row.encode_to_vec())),
-            Change::ForgetChannel(name) => (key::channel(name), None),
+            } => put(key::position(*segment, *is_start), position),
+            Change::Binlog(id, file) => put(key::binlog(*id, file), file),
+            Change::Channel(row) => put(key::channel(&row.name), row),
+            Change::ForgetChannel(name) => delete(key::channel(name)),
             Change::Coverage {
                 channel,
                 stream,
                 stored,
-            } => (
+            } => put(
                 key::coverage(channel, stream),
-                Some(
-                    pb::CoverageRow {
-                        bounds: stored.to_bounds(),
-                    }
-                    .encode_to_vec(),
-                ),
+                &pb::CoverageRow {
+                    bounds: stored.to_bounds(),
+                },
             ),
-            Change::ForgetCoverage { channel, stream } => (key::coverage(channel, stream), None),
-            Change::Node(row) => (key::node(row.id), Some(row.encode_to_vec())),
-            Change::ForgetNode(id) => (key::node(*id), None),
-            Change::Annotation(row) => (key::annotation(&row.key), Some(row.encode_to_vec())),
-            Change::ForgetAnnotation(name) => (key::annotation(name), None),
-            Change::Token(token, row) => (key::token(token), Some(row.encode_to_vec())),
-            Change::ForgetToken(token) => (key::token(token), None),
-        };
-        RowWrite { key, value }
+            Change::ForgetCoverage { channel, stream } => delete(key::coverage(channel, stream)),
+            Change::Node(row) => put(key::node(row.id), row),
+            Change::ForgetNode(id) => delete(key::node(*id)),
+            Change::Annotation(row) => put(key::annotation(&row.key), row),
+            Change::ForgetAnnotation(name) => delete(key::annotation(name)),
+            Change::Token(token, row) => put(key::token(token), row),
+            Change::ForgetToken(token) => delete(key::token(token)),
+            Change::ForgetCollection(id) => delete(key::collection(id.0)),
+            Change::ForgetSegment(id) => delete(key::segment(*id)),
+            Change::ForgetBinlog(id, file) => delete(key::binlog(*id, file)),
+            Change::Compaction(row) => put(key::compaction(plan_id(row)), row.as_ref()),
+            Change::ForgetCompaction(id) => delete(key::compaction(*id)),
+            Change::Index(row) => put(key::index(index_id(row)), row.as_ref()),
+            Change::ForgetIndex(id) => delete(key::index(*id)),
+            Change::Build(row) => put(key::build(row.build_id), row.as_ref()),
+            Change::ForgetBuild(id) => delete(key::build(*id)),
+            Change::Lineage { child, parents } => put(
+                key::lineage(*child),
+                &pb::LineageRow {
+                    parents: parents.iter().map(|parent| parent.0).collect(),
+                },
+            ),
+            Change::ForgetLineage(child) => delete(key::lineage(*child)),
+            Change::Carried(log_id, row) => put(key::carried(*log_id), row),
+            Change::ForgetCarried(log_id) => delete(key::carried(*log_id)),
+            Change::GcPause(row) => put(key::gc_pause(row.collection_id, &row.ticket), row),
+            Change::ForgetGcPause { collection, ticket } => {
+                delete(key::gc_pause(*collection, ticket))
+            }
+        }
     }
+}
+
+fn put(key: Vec<u8>, row: &impl Message) -> RowWrite {
+    RowWrite::Put {
+        key,
+        value: row.encode_to_vec(),
+    }
+}
+
+fn delete(key: Vec<u8>) -> RowWrite {
+    RowWrite::Delete { key }
+}
+
+/// A task's id; 0 when its row has lost its plan, which no command writes.
+pub(crate) fn plan_id(row: &pb::CompactionRow) -> i64 {
+    row.plan.as_ref().map_or(0, |plan| plan.plan_id)
+}
+
+/// An index's id; 0 when its row has lost its definition, which no command writes.
+pub(crate) fn index_id(row: &pb::IndexRow) -> i64 {
+    row.index.as_ref().map_or(0, |index| index.index_id)
 }
 
 /// Something the leader's loops want to look at. A hint: a loop that missed it finds the work at
@@ -134,6 +238,14 @@ pub enum Event {
     Node(i64),
     /// A collection or a part of it was dropped.
     Dropped(CollectionId),
+    /// A segment became Flushed: there may be something to compact or to index.
+    Flushed(SegmentId),
+    /// A compaction task changed.
+    Compaction(i64),
+    /// An index build changed; 0 = an index was created or dropped.
+    Build(i64),
+    /// There may be something to collect, or collection was paused or resumed.
+    Gc,
     /// Hash the whole state as it is right behind this command.
     CheckMarked,
 }
@@ -164,5 +276,16 @@ impl Delta {
         self.events
             .push(Event::Channel(Arc::from(channel.name.as_str())));
         self.changes.push(Change::Channel(channel));
+    }
+    /// Adds a compaction task's new row, and the hint that it changed.
+    pub fn put_compaction(&mut self, row: pb::CompactionRow) {
+        self.events.push(Event::Compaction(plan_id(&row)));
+        self.changes.push(Change::Compaction(Arc::new(row)));
+    }
+
+    /// Adds an index build's new row, and the hint that it changed.
+    pub fn put_build(&mut self, row: pb::BuildRow) {
+        self.events.push(Event::Build(row.build_id));
+        self.changes.push(Change::Build(Arc::new(row)));
     }
 }

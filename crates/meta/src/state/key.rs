@@ -26,6 +26,18 @@ pub mod table {
     pub const ANNOTATION: u8 = 9;
     /// Request tokens.
     pub const TOKEN: u8 = 10;
+    /// Compaction tasks by plan id.
+    pub const COMPACTION: u8 = 11;
+    /// Indexes by id.
+    pub const INDEX: u8 = 12;
+    /// Index builds by id.
+    pub const BUILD: u8 = 13;
+    /// Parents by child segment.
+    pub const LINEAGE: u8 = 14;
+    /// Delete logs that passed to other segments, by log id.
+    pub const CARRIED: u8 = 15;
+    /// Pauses of garbage collection by (collection, ticket).
+    pub const GC_PAUSE: u8 = 16;
 }
 
 fn ordered(id: i64) -> [u8; 8] {
@@ -126,6 +138,38 @@ pub fn annotation(name: &str) -> Vec<u8> {
 /// Key of a request token.
 pub fn token(token: &[u8]) -> Vec<u8> {
     with_bytes(table::TOKEN, token)
+}
+
+/// Key of a compaction task.
+pub fn compaction(plan_id: i64) -> Vec<u8> {
+    with_id(table::COMPACTION, plan_id)
+}
+
+/// Key of an index.
+pub fn index(id: i64) -> Vec<u8> {
+    with_id(table::INDEX, id)
+}
+
+/// Key of an index build.
+pub fn build(id: i64) -> Vec<u8> {
+    with_id(table::BUILD, id)
+}
+
+/// Key of a segment's parents.
+pub fn lineage(child: SegmentId) -> Vec<u8> {
+    with_id(table::LINEAGE, child.0)
+}
+
+/// Key of a delete log that passed to other segments.
+pub fn carried(log_id: i64) -> Vec<u8> {
+    with_id(table::CARRIED, log_id)
+}
+
+/// Key of a pause of garbage collection; collection 0 = all.
+pub fn gc_pause(collection: i64, ticket: &str) -> Vec<u8> {
+    let mut key = with_id(table::GC_PAUSE, collection);
+    key.extend(ticket.as_bytes());
+    key
 }
 
 /// The key behind every key with this prefix.

@@ -5,7 +5,10 @@
 
 pub mod change;
 pub mod key;
+mod lifecycle;
 mod read;
+mod read_lifecycle;
+mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,9 +17,10 @@ use bytes::Bytes;
 use prost::Message;
 
 pub use change::{Change, Delta, Event, RowWrite};
+pub(crate) use lifecycle::{Compactions, Indexes, Lineage};
 
-use crate::id::{CollectionId, SegmentId};
-use crate::model::{Segment, SegmentState};
+use crate::id::{CollectionId, PartitionId, SegmentId};
+use crate::model::Segment;
 use crate::pb;
 use crate::ranges::RangeSet;
 
@@ -45,13 +49,28 @@ pub struct State {
     pub(crate) collections: BTreeMap<CollectionId, Arc<pb::CollectionRow>>,
     /// Live collections by name.
     pub(crate) names: BTreeMap<String, CollectionId>,
-    pub(crate) segments: BTreeMap<SegmentId, Segment>,
+    /// Boxed: the map's nodes are half empty when ids come in order, as they do.
+    pub(crate) segments: BTreeMap<SegmentId, Box<Segment>>,
     /// Segments of each collection, dropped ones included.
     pub(crate) by_collection: BTreeMap<CollectionId, BTreeSet<SegmentId>>,
     /// Segments of each channel that are not stored as dropped.
     pub(crate) by_channel: BTreeMap<Arc<str>, BTreeSet<SegmentId>>,
     /// Growing, Sealed and Flushing segments of each channel: what the loops work on.
     pub(crate) unflushed: BTreeMap<Arc<str>, BTreeSet<SegmentId>>,
+    /// Segments stored as Flushed: what is compacted together. Not those of level zero.
+    pub(crate) flushed: BTreeMap<(CollectionId, PartitionId, Arc<str>), BTreeSet<SegmentId>>,
+    /// Level-zero segments of each channel that are not stored as dropped.
+    pub(crate) level0: BTreeMap<Arc<str>, BTreeSet<SegmentId>>,
+    /// Segments stored as Dropped that are not condemned.
+    pub(crate) dropped: BTreeSet<SegmentId>,
+    pub(crate) condemned: BTreeSet<SegmentId>,
+    /// Segments stored as Flushed that lack a build of a live index.
+    pub(crate) unindexed: BTreeSet<SegmentId>,
+    pub(crate) compactions: Compactions,
+    pub(crate) indexes: Indexes,
+    pub(crate) lineage: Lineage,
+    /// Pauses of garbage collection by (collection, ticket); collection 0 = all.
+    pub(crate) gc_pauses: BTreeMap<(i64, String), pb::GcPauseRow>,
     pub(crate) channels: BTreeMap<Arc<str>, Arc<pb::ChannelRow>>,
     pub(crate) coverage: BTreeMap<Arc<str>, BTreeMap<Bytes, RangeSet>>,
     pub(crate) nodes: BTreeMap<i64, Arc<pb::NodeRow>>,
@@ -124,6 +143,22 @@ impl State {
             key::table::NODE => Change::Node(decode!(pb::NodeRow)),
             key::table::ANNOTATION => Change::Annotation(decode!(pb::Annotation)),
             key::table::TOKEN => Change::Token(Bytes::copy_from_slice(rest), decode!(pb::TokenRow)),
+            key::table::COMPACTION => Change::Compaction(Arc::new(decode!(pb::CompactionRow))),
+            key::table::INDEX => Change::Index(Arc::new(decode!(pb::IndexRow))),
+            key::table::BUILD => Change::Build(Arc::new(decode!(pb::BuildRow))),
+            key::table::LINEAGE => {
+                let child = key::parse_id(rest).ok_or_else(|| fail("malformed key".into()))?;
+                let row = decode!(pb::LineageRow);
+                Change::Lineage {
+                    child: SegmentId(child),
+                    parents: row.parents.into_iter().map(SegmentId).collect(),
+                }
+            }
+            key::table::CARRIED => {
+                let log_id = key::parse_id(rest).ok_or_else(|| fail("malformed key".into()))?;
+                Change::Carried(log_id, decode!(pb::CarriedRow))
+            }
+            key::table::GC_PAUSE => Change::GcPause(decode!(pb::GcPauseRow)),
             _ => return Err(fail("unknown table; written by a newer release?".into())),
         };
         self.merge_change(change);
@@ -142,7 +177,26 @@ impl State {
             Change::Singleton(row) => self.singleton = row,
             Change::Collection(row) => self.put_collection(row),
             Change::Segment(segment) => self.put_segment(segment),
-            Change::Position { .. } | Change::Binlog(..) => {}
+            Change::Position { .. } | Change::Binlog(..) | Change::ForgetBinlog(..) => {}
+            Change::ForgetCollection(id) => self.forget_collection(id),
+            Change::ForgetSegment(id) => self.forget_segment(id),
+            Change::Compaction(row) => self.compactions.put(row),
+            Change::ForgetCompaction(id) => self.compactions.forget(id),
+            Change::Index(row) => self.put_index(row),
+            Change::ForgetIndex(id) => self.indexes.forget(id),
+            Change::Build(row) => self.put_build(row),
+            Change::ForgetBuild(id) => self.forget_build(id),
+            Change::Lineage { child, parents } => self.lineage.put(child, parents),
+            Change::ForgetLineage(child) => self.lineage.forget(child),
+            Change::Carried(log_id, row) => self.lineage.carry(log_id, row),
+            Change::ForgetCarried(log_id) => self.lineage.forget_carried(log_id),
+            Change::GcPause(row) => {
+                let key = (row.collection_id, row.ticket.clone());
+                self.gc_pauses.insert(key, row);
+            }
+            Change::ForgetGcPause { collection, ticket } => {
+                self.gc_pauses.remove(&(collection, ticket));
+            }
             Change::Channel(row) => {
                 let name = self.intern(&row.name);
                 self.channels.insert(name, Arc::new(row));
@@ -214,21 +268,12 @@ impl State {
         self.collections.insert(id, Arc::new(row));
     }
 
-    fn put_segment(&mut self, mut segment: Segment) {
-        let id = segment.id;
-        segment.channel = self.intern(&segment.channel);
-        self.by_collection
-            .entry(segment.collection)
-            .or_default()
-            .insert(id);
-        let stored = segment.state != SegmentState::Dropped;
-        set_member(&mut self.by_channel, &segment.channel, id, stored);
-        let unflushed = matches!(
-            segment.state,
-            SegmentState::Growing | SegmentState::Sealed | SegmentState::Flushing
-        );
-        set_member(&mut self.unflushed, &segment.channel, id, unflushed);
-        self.segments.insert(id, segment);
+    fn forget_collection(&mut self, id: CollectionId) {
+        if let Some(row) = self.collections.remove(&id)
+            && self.names.get(&row.name) == Some(&id)
+        {
+            self.names.remove(&row.name);
+        }
     }
 
     /// The shared copy of a channel's name.
@@ -248,22 +293,5 @@ impl State {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Arc::from(name))
-    }
-}
-
-/// Puts `id` into the set of `name`, or takes it out; empty sets go.
-fn set_member(
-    sets: &mut BTreeMap<Arc<str>, BTreeSet<SegmentId>>,
-    name: &Arc<str>,
-    id: SegmentId,
-    member: bool,
-) {
-    if member {
-        sets.entry(name.clone()).or_default().insert(id);
-    } else if let Some(set) = sets.get_mut(name) {
-        set.remove(&id);
-        if set.is_empty() {
-            sets.remove(name);
-        }
     }
 }

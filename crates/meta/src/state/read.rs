@@ -62,14 +62,14 @@ impl State {
 
     /// A segment, whatever its state.
     pub fn segment(&self, id: SegmentId) -> Option<&Segment> {
-        self.segments.get(&id)
+        self.segments.get(&id).map(Box::as_ref)
     }
 
     /// All segments behind `after`, by id.
     pub fn segments_after(&self, after: SegmentId) -> impl Iterator<Item = &Segment> {
         self.segments
             .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-            .map(|(_, segment)| segment)
+            .map(|(_, segment)| segment.as_ref())
     }
 
     /// Segments of a collection, by id, dropped ones included.
@@ -78,7 +78,7 @@ impl State {
             .get(&collection)
             .into_iter()
             .flatten()
-            .filter_map(|id| self.segments.get(id))
+            .filter_map(|id| self.segment(*id))
     }
 
     /// Segments of a channel that are not stored as dropped, by id.
@@ -87,7 +87,7 @@ impl State {
             .get(channel)
             .into_iter()
             .flatten()
-            .filter_map(|id| self.segments.get(id))
+            .filter_map(|id| self.segment(*id))
     }
 
     /// Growing, Sealed and Flushing segments of a channel, by id.
@@ -96,7 +96,7 @@ impl State {
             .get(channel)
             .into_iter()
             .flatten()
-            .filter_map(|id| self.segments.get(id))
+            .filter_map(|id| self.segment(*id))
     }
 
     /// Channels that have Growing, Sealed or Flushing segments.
@@ -158,8 +158,7 @@ impl State {
 
     /// A segment that is not dropped.
     pub fn healthy_segment(&self, id: SegmentId) -> Option<&Segment> {
-        self.segments
-            .get(&id)
+        self.segment(id)
             .filter(|segment| self.effective_state(segment) != SegmentState::Dropped)
     }
 

@@ -51,6 +51,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliErro
         listen: args.listen,
         advertise: args.advertise,
         coordinators: context.endpoints().to_vec(),
+        coordinator_tls: context.tls()?,
         object_store: args.object_store,
         buffer_max_bytes: args.buffer_mib << 20,
         segment_sync_bytes: args.segment_sync_mib << 20,

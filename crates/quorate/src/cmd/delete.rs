@@ -55,11 +55,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliErro
     };
     let report = quorate_ingest::delete(&context.client()?, options)
         .await
-        .map_err(|error| match error {
-            DeleteError::Stalled { .. } => CliError::unavailable(error),
-            DeleteError::Collection(error) => super::collection_error(error),
-            error => CliError::failed(error),
-        })?;
+        .map_err(error_of)?;
     let text = format!(
         "deleted {} keys on {} channels",
         report.keys, report.channels
@@ -70,4 +66,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliErro
         keys_sent_again: report.keys_sent_again,
     };
     Answer::new(&view, text)
+}
+
+/// Deletes that are not known to be stored, as an error of the command.
+pub(super) fn error_of(error: DeleteError) -> CliError {
+    match error {
+        DeleteError::Stalled { .. } => CliError::unavailable(error),
+        DeleteError::Collection(error) => super::collection_error(error),
+        error => CliError::failed(error),
+    }
 }

@@ -33,6 +33,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Flush one collection without waiting.
+    pub(crate) fn ordering(collection: &str) -> Self {
+        Self {
+            wait: false,
+            ..Self::waiting_for(collection)
+        }
+    }
+
     /// Flush one collection and wait for it.
     pub(crate) fn waiting_for(collection: &str) -> Self {
         Self {

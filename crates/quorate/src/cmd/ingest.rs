@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_ingest::{IngestError, IngestOptions, IngestProgress, IngestReport};
+use quorate_ingest::{
+    DeleteOptions, IngestError, IngestOptions, IngestProgress, IngestReport, keys_of_fraction,
+};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// At most so many rows a second
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
+    /// Then delete this share of the file's rows, from 0 to 1; always the same ones
+    #[arg(long, value_name = "F", value_parser = fraction)]
+    delete_fraction: Option<f64>,
     /// Rows sent at a time
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
@@ -56,11 +61,34 @@ struct IngestView {
     owner_changes: u64,
     longest_gap_ms: u64,
     elapsed_ms: u64,
+    /// Keys deleted afterwards.
+    deleted: u64,
+}
+
+/// A share of something, from 0 to 1.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("must be a number from 0 to 1".to_owned()),
+    }
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliError> {
     let client = context.client()?;
     let cancel = shutdown::token(false)?;
+    let stall_timeout = Duration::from_secs(args.stall_timeout);
+    // What cannot be deleted later is better known before.
+    let to_delete = match args.delete_fraction {
+        None => None,
+        Some(share) => {
+            let keys = keys_of_fraction(&args.file, args.primary_key.as_deref(), share);
+            Some(DeleteOptions {
+                partition: args.partition.clone(),
+                stall_timeout,
+                ..DeleteOptions::new(&args.collection, keys.map_err(CliError::failed)?)
+            })
+        }
+    };
     let options = IngestOptions {
         file: args.file,
         collection: args.collection,
@@ -70,14 +98,20 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliErro
         batch_rows: args.batch,
         partition: args.partition,
         primary_key: args.primary_key,
-        stall_timeout: Duration::from_secs(args.stall_timeout),
+        stall_timeout,
     };
     let (sender, receiver) = watch::channel(IngestProgress::default());
     let bar = tokio::spawn(quorate_ingest::bar(receiver));
     let result = quorate_ingest::ingest(&client, options, sender, cancel).await;
     // The bar ends with its sender; it never fails.
     let _ = bar.await;
-    let view = view_of(result.map_err(error_of)?);
+    let mut view = view_of(result.map_err(error_of)?);
+    if let Some(options) = to_delete {
+        let report = quorate_ingest::delete(&client, options)
+            .await
+            .map_err(super::delete::error_of)?;
+        view.deleted = report.keys;
+    }
     let text = text_of(&view);
     Answer::new(&view, text)
 }
@@ -106,6 +140,7 @@ fn view_of(report: IngestReport) -> IngestView {
         owner_changes: progress.owner_changes,
         longest_gap_ms: ms(progress.longest_gap),
         elapsed_ms: ms(report.elapsed),
+        deleted: 0,
     }
 }
 
@@ -127,6 +162,7 @@ fn text_of(view: &IngestView) -> String {
             ),
         ),
         ("rows stored", view.rows.to_string()),
+        ("of these deleted", view.deleted.to_string()),
         ("of these before", view.rows_already_stored.to_string()),
         ("sent again", view.rows_sent_again.to_string()),
         ("bytes sent", bytes(view.bytes_sent)),

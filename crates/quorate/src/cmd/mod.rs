@@ -2,20 +2,31 @@
 //! builds the answer.
 
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod collections;
+pub(crate) mod compact;
+pub(crate) mod compactions;
 pub(crate) mod datanode;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod flush;
+pub(crate) mod gc;
+pub(crate) mod index;
 pub(crate) mod ingest;
 pub(crate) mod init;
+pub(crate) mod inventory;
+pub(crate) mod member;
 pub(crate) mod meta;
 pub(crate) mod nodes;
+pub(crate) mod partitions;
+pub(crate) mod search;
 pub(crate) mod segments;
 pub(crate) mod server;
+pub(crate) mod soak;
+mod source;
 pub(crate) mod status;
 pub(crate) mod verify;
 

@@ -24,12 +24,15 @@ pub(crate) struct Args {
     /// Name of the collection
     #[arg(long)]
     collection: String,
-    /// Where the data nodes put log files: a path or a file:// URL
+    /// Where the data nodes put log files: a path, a file:// or an s3:// URL
     #[arg(long, env = "QUORATE_OBJECT_STORE", default_value = "data/objects")]
     object_store: String,
     /// Column of the primary key, if it must be a certain one
     #[arg(long, value_name = "COLUMN")]
     primary_key: Option<String>,
+    /// This share of the rows was deleted with `ingest --delete-fraction`: they must not be there
+    #[arg(long, value_name = "F", value_parser = super::ingest::fraction)]
+    delete_fraction: Option<f64>,
 }
 
 /// The first of each kind are named, all are counted.
@@ -46,6 +49,8 @@ pub(crate) struct VerifyView {
     doubled: Vec<String>,
     wrong_count: u64,
     wrong: Vec<WrongView>,
+    not_deleted_count: u64,
+    not_deleted: Vec<String>,
     extra_count: u64,
     problem_count: u64,
     problems: Vec<ProblemView>,
@@ -76,6 +81,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Answer, CliErro
         collection: args.collection,
         object_store: args.object_store,
         primary_key: args.primary_key,
+        deleted_fraction: args.delete_fraction,
     };
     let (sender, receiver) = watch::channel(VerifyProgress::default());
     let bar = tokio::spawn(show_progress(receiver));
@@ -154,6 +160,8 @@ pub(crate) fn view_of(report: &VerifyReport) -> VerifyView {
                 found: wrong.found.clone(),
             })
             .collect(),
+        not_deleted_count: report.not_deleted.count,
+        not_deleted: report.not_deleted.first.iter().map(key_text).collect(),
         extra_count: report.extra,
         problem_count: report.problems.count,
         problems: report
@@ -179,11 +187,12 @@ pub(crate) fn text_of(view: &VerifyView) -> String {
         let _ = write!(missing, " ({} of them deleted)", view.missing_deleted);
     }
     let mut text = pairs([
-        ("rows in the file", view.rows_expected.to_string()),
+        ("rows expected", view.rows_expected.to_string()),
         ("rows stored", view.rows_found.to_string()),
         ("missing", missing),
         ("doubled", view.doubled_count.to_string()),
         ("wrong", view.wrong_count.to_string()),
+        ("not deleted", view.not_deleted_count.to_string()),
         ("not in the file", view.extra_count.to_string()),
         ("object problems", view.problem_count.to_string()),
         (
@@ -218,6 +227,11 @@ pub(crate) fn text_of(view: &VerifyView) -> String {
         )
     });
     list("wrong", view.wrong_count, wrong.collect());
+    list(
+        "not deleted",
+        view.not_deleted_count,
+        view.not_deleted.clone(),
+    );
     let problems = view.problems.iter().map(|problem| {
         let path = problem
             .path
@@ -238,7 +252,7 @@ pub(crate) fn text_of(view: &VerifyView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_ingest::{Findings, ObjectProblem, WrongValue};
+    use quorate_ingest::{Findings, ObjectProblem, ProblemKind, WrongValue};
 
     #[test]
     fn what_is_wrong_is_named_and_counted() {
@@ -261,6 +275,7 @@ mod tests {
             problems: Findings {
                 count: 1,
                 first: vec![ObjectProblem {
+                    kind: ProblemKind::Missing,
                     segment: 7,
                     path: Some("insert_log/1".to_owned()),
                     reason: "the object is gone".to_owned(),

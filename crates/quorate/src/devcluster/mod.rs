@@ -5,6 +5,7 @@
 //! same folder is the same cluster. Children end when this process does, however it ends: each
 //! holds the reading end of a pipe from here and leaves when it closes.
 
+mod certificates;
 mod layout;
 mod process;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,10 @@ pub struct DevOptions {
     pub base_port_is_firm: bool,
     /// Configuration file of the replicas.
     pub config: Option<PathBuf>,
+    /// Address of the object store; none: a folder beside the others.
+    pub object_store: Option<String>,
+    /// Environment variables for all processes.
+    pub variables: Vec<(String, String)>,
     /// More arguments for `quorate server`.
     pub server_args: Vec<String>,
     /// More arguments for `quorate datanode`.
@@ -73,6 +78,8 @@ impl DevOptions {
             base_port: None,
             base_port_is_firm: false,
             config: None,
+            object_store: None,
+            variables: Vec::new(),
             server_args: Vec::new(),
             data_node_args: Vec::new(),
             restart: false,
@@ -129,6 +136,7 @@ impl DevCluster {
             layout,
             options,
         };
+        certificates::make(&cluster.options.data_dir, cluster.layout.replicas.len())?;
         for index in 0..cluster.layout.replicas.len() {
             let process = Process::start(cluster.replica_spec(index))?;
             cluster.replicas.push(process);
@@ -165,7 +173,10 @@ impl DevCluster {
 
     /// Where the data nodes put their log files.
     pub fn object_store(&self) -> String {
-        self.options.data_dir.join("objects").display().to_string()
+        match &self.options.object_store {
+            Some(url) => url.clone(),
+            None => display(&self.options.data_dir.join("objects")),
+        }
     }
 
     /// A client of the cluster; all of them share what they learn.
@@ -407,11 +418,15 @@ impl DevCluster {
             ports.health.clone(),
             "--exit-with-parent".to_owned(),
         ]);
+        args.extend(certificates::settings(data_dir, number));
+        let url = self.object_store();
+        args.extend(["--set".to_owned(), format!("quorate.objectStore.url={url}")]);
         args.extend(self.options.server_args.iter().cloned());
         Spec {
             name: format!("replica-{number}"),
             binary: self.options.binary.clone(),
             args,
+            variables: self.options.variables.clone(),
             client_addr: ports.client.clone(),
             peer_addr: ports.peer.clone(),
             health_addr: ports.health.clone(),
@@ -441,6 +456,7 @@ impl DevCluster {
             name: format!("data-node-{number}"),
             binary: self.options.binary.clone(),
             args,
+            variables: self.options.variables.clone(),
             client_addr: address.clone(),
             peer_addr: String::new(),
             health_addr: String::new(),

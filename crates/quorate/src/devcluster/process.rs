@@ -22,6 +22,7 @@ pub(super) struct Spec {
     pub(super) name: String,
     pub(super) binary: PathBuf,
     pub(super) args: Vec<String>,
+    pub(super) variables: Vec<(String, String)>,
     pub(super) client_addr: String,
     pub(super) peer_addr: String,
     pub(super) health_addr: String,
@@ -173,6 +174,7 @@ fn spawn(spec: &Spec) -> Result<Child, CliError> {
     let run = || -> std::io::Result<Child> {
         Command::new(&spec.binary)
             .args(&spec.args)
+            .envs(spec.variables.iter().map(|(name, value)| (name, value)))
             // Held open for as long as this process lives; its end tells the child to end.
             .stdin(Stdio::piped())
             .stdout(log()?)

@@ -32,6 +32,10 @@ pub(crate) fn write_of(row: Row) -> Write {
         Row::Delete { key } => Write::Delete {
             key: machine_key(&key),
         },
+        Row::DeleteRange { from, to } => Write::DeleteRange {
+            from: machine_key(&from),
+            to: machine_key(&to),
+        },
     }
 }
 

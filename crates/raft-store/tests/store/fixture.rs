@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// `key=value` puts, `key` deletes.
+/// `key=value` puts, `key` deletes, `from..to` deletes a range.
 #[derive(Default)]
 pub struct Kv {
     pub rows: RwLock<Rows>,
@@ -44,16 +44,19 @@ impl Machine for Kv {
         let mut rows = self.rows.write().unwrap();
         for entry in entries {
             let text = entry.payload.to_vec();
-            let row = match text.iter().position(|b| *b == b'=') {
-                Some(at) => {
-                    let (key, value) = (text[..at].to_vec(), text[at + 1..].to_vec());
-                    rows.insert(key.clone(), value.clone());
-                    Row::Put { key, value }
-                }
-                None => {
-                    rows.remove(&text);
-                    Row::Delete { key: text }
-                }
+            let split = |mark: &[u8]| {
+                let at = text.windows(mark.len()).position(|part| part == mark)?;
+                Some((text[..at].to_vec(), text[at + mark.len()..].to_vec()))
+            };
+            let row = if let Some((key, value)) = split(b"=") {
+                rows.insert(key.clone(), value.clone());
+                Row::Put { key, value }
+            } else if let Some((from, to)) = split(b"..") {
+                rows.retain(|key, _| *key < from || *key >= to);
+                Row::DeleteRange { from, to }
+            } else {
+                rows.remove(&text);
+                Row::Delete { key: text }
             };
             commit.entry(entry.log_id, vec![row], Bytes::new());
         }

@@ -82,6 +82,38 @@ async fn the_digest_sees_every_change() {
 }
 
 #[tokio::test]
+async fn a_deleted_range_is_gone_on_disk_and_in_the_digest() {
+    let puts: Vec<_> = ["a=1", "b=2", "ba=3", "c=4"]
+        .iter()
+        .zip(0..)
+        .map(|(text, index)| normal(1, index, text))
+        .collect();
+    let folder = Folder::new();
+    let (log, mut disk) = folder.open();
+    let (_log, mut memory) = open_disk(&MemDisk::new());
+    let (_log, mut other) = open_disk(&MemDisk::new());
+    for (state, range) in [
+        (&mut disk, "b..c"),
+        (&mut memory, "b..c"),
+        (&mut other, "b..bb"),
+    ] {
+        apply(state, puts.clone()).await;
+        apply(state, vec![normal(1, 4, range)]).await;
+    }
+    assert_eq!(
+        rows(&disk).keys().collect::<Vec<_>>(),
+        [&b"a".to_vec(), &b"c".to_vec()]
+    );
+    assert_eq!(rows(&memory), rows(&disk));
+    assert_eq!(memory.applied(), disk.applied());
+    assert_ne!(other.applied().digest, disk.applied().digest);
+    let stored = rows(&disk);
+    drop((log, disk));
+    let (_log, disk) = folder.open();
+    assert_eq!(rows(&disk), stored);
+}
+
+#[tokio::test]
 async fn an_entry_is_not_applied_twice() {
     let (_log, mut state) = open_disk(&MemDisk::new());
     apply(&mut state, vec![normal(1, 0, "a=1")]).await;

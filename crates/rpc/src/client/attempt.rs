@@ -19,7 +19,9 @@ pub(super) enum Ended {
 
 /// Only what surely never reached a leader's log counts as not applied.
 pub(super) fn classify(status: &Status) -> Ended {
-    if is_connect_error(status) {
+    // A handshake that fails is over before anything is read of the call; with TLS 1.3 the caller
+    // learns of it only while it waits for the answer.
+    if is_connect_error(status) || crate::tls::explain(status).is_some() {
         return Ended::NotApplied;
     }
     let metadata = status.metadata();

@@ -12,6 +12,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::channel::{self, ChannelOptions, ConnectError};
 use crate::headers;
+use crate::status::not_applied;
 use attempt::Ended;
 pub(crate) use attempt::is_connect_error;
 use targets::{Targets, Turn};
@@ -167,6 +169,7 @@ fn describe(status: &Status) -> String {
         text.push_str(": ");
         text.push_str(&root);
     }
+    text.push_str(&crate::tls::explanation(status));
     text
 }
 
@@ -236,6 +239,8 @@ struct Shared {
     options: ClientOptions,
     endpoints: Vec<String>,
     targets: Mutex<Targets>,
+    /// Addresses where a TLS handshake was seen to succeed.
+    admitted: Mutex<BTreeSet<String>>,
 }
 
 impl Client {
@@ -260,6 +265,7 @@ impl Client {
             shared: Arc::new(Shared {
                 targets: Mutex::new(Targets::new(known.clone())),
                 endpoints: known,
+                admitted: Mutex::default(),
                 options,
             }),
         })
@@ -320,7 +326,13 @@ impl Client {
             self.targets().count_attempt(attempts, target.named);
 
             let leader = intercepted(channel, true, timeout);
-            let status = match tokio::time::timeout(timeout, call(leader)).await {
+            let attempt = async {
+                match self.tls_refusal(&target.address, timeout).await {
+                    Some(refusal) => Err(not_applied(Status::unavailable(refusal.to_string()))),
+                    None => call(leader).await,
+                }
+            };
+            let status = match tokio::time::timeout(timeout, attempt).await {
                 Ok(Ok(response)) => {
                     let mut targets = self.targets();
                     targets.succeeded(&target.address, attempt::leader_named(response.metadata()));
@@ -376,6 +388,9 @@ impl Client {
     /// repetition. A call without a timeout of its own gets the client's attempt timeout.
     pub async fn at(&self, endpoint: &str) -> Result<LeaderChannel, ClientError> {
         let options = &self.shared.options;
+        if let Some(refusal) = self.tls_refusal(endpoint, options.attempt_timeout).await {
+            return Err(ClientError::Unreachable(refusal));
+        }
         let cached = self.targets().cached(endpoint);
         let channel = match cached {
             Some(channel) => channel,
@@ -391,6 +406,34 @@ impl Client {
             }
         };
         Ok(intercepted(channel, false, options.attempt_timeout))
+    }
+
+    /// Before the first call over TLS to an address: whether the two sides let each other in. A
+    /// refusal that comes in the middle of a call would leave open what became of it.
+    async fn tls_refusal(&self, address: &str, timeout: Duration) -> Option<ConnectError> {
+        let tls = self.shared.options.channel.tls.as_ref()?;
+        let admitted = || {
+            self.shared
+                .admitted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if admitted().contains(address) {
+            return None;
+        }
+        let reason = match tls.refusal(address, timeout).await {
+            Ok(()) => {
+                admitted().insert(address.to_owned());
+                return None;
+            }
+            // The call itself finds out what is wrong.
+            Err(None) => return None,
+            Err(Some(reason)) => reason,
+        };
+        Some(ConnectError::Refused {
+            address: address.to_owned(),
+            reason,
+        })
     }
 
     /// The addresses the client was made with.

@@ -93,6 +93,16 @@ impl Peer for Echo {
         *self.joined.lock().unwrap() = Some(request.into_inner());
         Ok(Response::new(JoinResponse {}))
     }
+
+    async fn standing(
+        &self,
+        request: Request<StandingRequest>,
+    ) -> Result<Response<StandingResponse>, Status> {
+        Ok(Response::new(StandingResponse {
+            removed: request.into_inner().last_log_index < 7,
+            membership_index: 7,
+        }))
+    }
 }
 
 fn link(address: &str) -> PeerLink {

@@ -1,9 +1,12 @@
 //! The checkers: plain functions from what was recorded to what is wrong with it.
 
+pub(super) mod deleted;
+pub mod lineage;
 pub mod oracle;
 pub mod register;
 pub mod rows;
 pub mod term;
+pub mod view;
 
 #[cfg(test)]
 mod tests;

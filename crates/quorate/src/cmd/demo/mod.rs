@@ -1,6 +1,8 @@
 //! `quorate demo`: the whole main job on real processes, with the leader and a data node killed on
-//! the way, and the proof that no row was lost, doubled or changed.
+//! the way; then deletes, compaction, an index, a drop and garbage collection. After each stage
+//! every stored row is compared with what should be there, and in the end every object.
 
+mod lifecycle;
 mod stages;
 mod tamper;
 
@@ -16,6 +18,16 @@ use crate::error::{CliError, Exit};
 /// How long a call of the demo may take with all its attempts.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Settings of the replicas: small segments, so that the sample fills several, and garbage
+/// collection within seconds.
+const SETTINGS: &[&str] = &[
+    "dataCoord.segment.maxRows=400",
+    "dataCoord.gc.interval=1s",
+    "dataCoord.gc.dropTolerance=2s",
+    "dataCoord.gc.missingTolerance=15s",
+    "quorate.gc.condemnGrace=2s",
+];
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Parquet file to ingest
@@ -27,7 +39,8 @@ pub(crate) struct Args {
     /// Keep the cluster's folder here rather than in a temporary one
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Then change a row and delete an object: the demo must notice both
+    /// Then change a row, delete an object and an index file, and put an orphan back: the demo must
+    /// notice all of them
     #[arg(long)]
     selftest: bool,
 }
@@ -50,9 +63,15 @@ struct Report {
     new_leader: u64,
     new_term: u64,
     rows_in: u64,
+    rows_deleted: u64,
     rows_out: u64,
     rows_sent_again: u64,
     longest_gap_ms: u64,
+    /// Part of the true neighbours that the index files find, from 0 to 1.
+    recall: f64,
+    objects: u64,
+    orphans: usize,
+    missing_objects: usize,
     ok: bool,
     problems: Vec<String>,
 }
@@ -72,10 +91,10 @@ pub(crate) async fn run(args: Args) -> Result<Answer, CliError> {
     );
     let started = std::time::Instant::now();
     let cluster = DevCluster::start(DevOptions {
-        // Small segments, so that the sample fills several.
-        server_args: ["--set", "dataCoord.segment.maxRows=400"]
-            .map(str::to_owned)
-            .into(),
+        server_args: SETTINGS
+            .iter()
+            .flat_map(|setting| ["--set", setting].map(str::to_owned))
+            .collect(),
         data_node_args: ["--sync-interval-ms", "1000"].map(str::to_owned).into(),
         ..DevOptions::new(&dir)
     })
@@ -85,7 +104,7 @@ pub(crate) async fn run(args: Args) -> Result<Answer, CliError> {
     let answer = match (played, args.selftest) {
         (Ok(report), false) => answer_of(&report),
         (Ok(report), true) if !report.ok => answer_of(&report),
-        (Ok(_), true) => tamper::selftest(&demo, &args.file).await,
+        (Ok(_), true) => tamper::selftest(&demo).await,
         (Err(error), _) => Err(error.hint(format!(
             "run it again with --data-dir to keep the logs; they were in {}",
             dir.join("logs").display()
@@ -124,11 +143,20 @@ fn answer_of(report: &Report) -> Result<Answer, CliError> {
             ),
         ),
         ("rows in", report.rows_in.to_string()),
+        ("rows deleted", report.rows_deleted.to_string()),
         ("rows out", report.rows_out.to_string()),
         ("rows sent again", report.rows_sent_again.to_string()),
         (
             "longest gap a client saw",
             format!("{} ms", report.longest_gap_ms),
+        ),
+        ("recall@10", format!("{:.4}", report.recall)),
+        (
+            "objects in the end",
+            format!(
+                "{}; {} orphans, {} missing",
+                report.objects, report.orphans, report.missing_objects
+            ),
         ),
         (
             "result",

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Args, CALL_TIMEOUT, Report, Stage};
+use crate::cmd::inventory::Inventory;
 use crate::cmd::{check, flush};
 use crate::context::Context;
 use crate::devcluster::DevCluster;
@@ -27,9 +28,14 @@ const ELECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) struct Demo {
     cluster: DevCluster,
-    file: PathBuf,
+    pub(super) file: PathBuf,
     rate: u32,
     stages: Vec<Stage>,
+    /// Share of the file's rows that was deleted.
+    pub(super) deleted: f64,
+    /// Rows of other files.
+    pub(super) others: u64,
+    pub(super) problems: Vec<String>,
 }
 
 /// A replica that leads.
@@ -51,6 +57,9 @@ impl Demo {
             file: args.file.clone(),
             rate: args.rate,
             stages: Vec::new(),
+            deleted: 0.0,
+            others: 0,
+            problems: Vec::new(),
         };
         demo.note("start", what, None, None, startup);
         demo
@@ -68,7 +77,7 @@ impl Demo {
         self.cluster.stop().await;
     }
 
-    fn note(
+    pub(super) fn note(
         &mut self,
         stage: &str,
         what: impl Into<String>,
@@ -106,7 +115,7 @@ impl Demo {
         }
     }
 
-    /// Everything up to and including the comparison with the file.
+    /// The whole life of the rows, each stage compared with what should be stored.
     pub(super) async fn play(&mut self) -> Result<Report, CliError> {
         let old = self.leader().await?;
         let (sender, mut progress) = watch::channel(IngestProgress::default());
@@ -184,10 +193,12 @@ impl Demo {
         );
         self.bring_back(&old).await?;
         self.flush().await?;
+        self.verify().await?;
+        let recall = self.live_on().await?;
         let verified = self.verify().await?;
-        let mut problems = problems_of(&verified);
-        problems.extend(self.check().await?);
-        Ok(self.report(&old, &new, &ingested, &verified, problems))
+        self.check().await?;
+        let inventory = self.inventory().await?;
+        Ok(self.report(&old, &new, &ingested, &verified, recall, &inventory))
     }
 
     /// The killed processes come back, so that the replicas can be compared in the end.
@@ -209,7 +220,7 @@ impl Demo {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), CliError> {
+    pub(super) async fn flush(&mut self) -> Result<(), CliError> {
         let started = Instant::now();
         let answer = flush::run(&self.context(), flush::Args::waiting_for(COLLECTION)).await?;
         let sealed = answer.json[0]["sealed_segments"]
@@ -234,16 +245,24 @@ impl Demo {
     /// Reads every row back from the objects and compares it with the file.
     pub(super) async fn verify(&mut self) -> Result<VerifyReport, CliError> {
         let started = Instant::now();
-        let report = verify(&self.client(), self.file.clone(), self.object_store()).await?;
+        let report = self.compare().await?;
+        self.problems.extend(problems_of(&report));
+        if report.extra != self.others {
+            self.problems.push(format!(
+                "{} rows are stored beside those of the file, not {}",
+                report.extra, self.others
+            ));
+        }
         self.note(
             "verify",
             format!(
-                "{} objects of {} segments read; {} missing, {} doubled, {} wrong",
+                "{} objects of {} segments read; {} missing, {} doubled, {} wrong, {} not deleted",
                 report.objects,
                 report.segments,
                 report.missing.count,
                 report.doubled.count,
-                report.wrong.count
+                report.wrong.count,
+                report.not_deleted.count
             ),
             Some(report.rows_found),
             Some(report.bytes),
@@ -252,8 +271,23 @@ impl Demo {
         Ok(report)
     }
 
+    /// The comparison alone.
+    pub(super) async fn compare(&self) -> Result<VerifyReport, CliError> {
+        let options = VerifyOptions {
+            file: self.file.clone(),
+            collection: COLLECTION.to_owned(),
+            object_store: self.object_store(),
+            primary_key: None,
+            deleted_fraction: Some(self.deleted),
+        };
+        let (sender, _) = watch::channel(quorate_ingest::VerifyProgress::default());
+        quorate_ingest::verify(&self.client(), options, sender)
+            .await
+            .map_err(CliError::failed)
+    }
+
     /// Compares the replicas, the one that was killed included.
-    async fn check(&mut self) -> Result<Vec<String>, CliError> {
+    async fn check(&mut self) -> Result<(), CliError> {
         let started = Instant::now();
         let answer = check::run(&self.context(), check::Args::full()).await?;
         let equal = answer.exit.is_none();
@@ -263,10 +297,13 @@ impl Demo {
             if equal { "equal" } else { "not equal" }
         );
         self.note("check", what, None, None, started.elapsed());
-        Ok(if equal { Vec::new() } else { vec![answer.text] })
+        if !equal {
+            self.problems.push(answer.text);
+        }
+        Ok(())
     }
 
-    fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         Context::to(self.cluster.endpoints(), CALL_TIMEOUT)
     }
 
@@ -276,7 +313,8 @@ impl Demo {
         new: &Leader,
         ingested: &IngestReport,
         verified: &VerifyReport,
-        problems: Vec<String>,
+        recall: f64,
+        inventory: &Inventory,
     ) -> Report {
         let gap = ingested.progress.longest_gap.as_millis();
         Report {
@@ -285,32 +323,19 @@ impl Demo {
             old_term: old.term,
             new_leader: new.node_id,
             new_term: new.term,
-            rows_in: verified.rows_expected,
+            rows_in: ingested.progress.rows_total,
+            rows_deleted: ingested.progress.rows_total - verified.rows_expected,
             rows_out: verified.rows_found,
             rows_sent_again: ingested.progress.rows_sent_again,
             longest_gap_ms: u64::try_from(gap).unwrap_or(u64::MAX),
-            ok: problems.is_empty() && new.term > old.term,
-            problems,
+            recall,
+            objects: inventory.objects,
+            orphans: inventory.orphans.len(),
+            missing_objects: inventory.missing.len(),
+            ok: self.problems.is_empty() && new.term > old.term,
+            problems: self.problems.clone(),
         }
     }
-}
-
-/// Compares the demo's collection with its file.
-pub(super) async fn verify(
-    client: &Client,
-    file: PathBuf,
-    object_store: String,
-) -> Result<VerifyReport, CliError> {
-    let options = VerifyOptions {
-        file,
-        collection: COLLECTION.to_owned(),
-        object_store,
-        primary_key: None,
-    };
-    let (sender, _) = watch::channel(quorate_ingest::VerifyProgress::default());
-    quorate_ingest::verify(client, options, sender)
-        .await
-        .map_err(CliError::failed)
 }
 
 /// What is wrong, in words; empty = nothing.
@@ -326,6 +351,10 @@ pub(super) fn problems_of(report: &VerifyReport) -> Vec<String> {
             problems.push(format!("{} rows {what}: {}", found.count, keys.join(", ")));
         }
     }
+    if report.not_deleted.count > 0 {
+        let count = report.not_deleted.count;
+        problems.push(format!("{count} deleted rows are still there"));
+    }
     for wrong in &report.wrong.first {
         problems.push(format!(
             "row {}: field {} is {}, not {}",
@@ -336,10 +365,11 @@ pub(super) fn problems_of(report: &VerifyReport) -> Vec<String> {
         ));
     }
     problems.extend(report.problems.first.iter().map(ToString::to_string));
-    if report.rows_found != report.rows_expected && problems.is_empty() {
+    let found = report.rows_found.saturating_sub(report.extra);
+    if found != report.rows_expected && problems.is_empty() {
         problems.push(format!(
             "{} rows in, {} rows out",
-            report.rows_expected, report.rows_found
+            report.rows_expected, found
         ));
     }
     problems
@@ -360,6 +390,6 @@ async fn reach(
     Ok(seen.rows_done())
 }
 
-fn failed(problem: String) -> CliError {
+pub(super) fn failed(problem: String) -> CliError {
     CliError::failed(anyhow::Error::msg(problem))
 }

@@ -1,4 +1,5 @@
-//! The demo's own test: a changed row and a deleted object must each make it fail, and be named.
+//! The demo's own test: a changed row, a deleted object, an orphan and a deleted index file must
+//! each make it fail, and be named.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use quorate_rpc::status::checked;
 use quorate_rpc::{Client, Retry};
 use serde_json::json;
 
-use super::stages::{COLLECTION, Demo, problems_of, verify};
+use super::stages::{COLLECTION, Demo, problems_of};
 use crate::answer::Answer;
-use crate::cmd::{data_coord, describe};
+use crate::cmd::{data_coord, describe, inventory};
 use crate::error::{CliError, Exit};
 
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +26,11 @@ struct Target {
     field: String,
 }
 
-pub(super) async fn selftest(demo: &Demo, file: &Path) -> Result<Answer, CliError> {
+pub(super) async fn selftest(demo: &Demo) -> Result<Answer, CliError> {
     let client = demo.client();
     let store = LogStore::open(&demo.object_store(), STORE_TIMEOUT).map_err(CliError::failed)?;
     let target = find(&client, &store).await?;
-    let again = || verify(&client, file.to_owned(), demo.object_store());
+    let again = || demo.compare();
 
     let key = alter(&store, &target).await?;
     eprintln!("           altered row {key:?}, field {}", target.field);
@@ -48,18 +49,38 @@ pub(super) async fn selftest(demo: &Demo, file: &Path) -> Result<Answer, CliErro
     let object_problems = problems_of(&report);
     let object_named = !report.ok() && object_problems.iter().any(|p| p.contains(&path));
 
-    let passed = row_named && object_named;
+    let orphan = put_orphan(&store, &target).await?;
+    eprintln!("           put orphan {orphan}");
+    let index_file = remove_index_file(Path::new(&demo.object_store()))?;
+    eprintln!("           deleted index file {index_file}");
+    let inventory = demo.take_inventory().await?;
+    let orphan_named = inventory.orphans.contains(&orphan);
+    let searched = demo.recall().await;
+    let search_problem = searched.err().map_or_else(
+        || "the search found everything".to_owned(),
+        |error| error.to_string(),
+    );
+    let index_named =
+        inventory.missing.contains(&index_file) && search_problem.contains(&index_file);
+
+    let passed = row_named && object_named && orphan_named && index_named;
     let text = format!(
-        "altered row: {}\n  {}\ndeleted object: {}\n  {}\n\nself-test {}",
+        "altered row: {}\n  {}\ndeleted object: {}\n  {}\norphan: {}\n  {}\n\
+         deleted index file: {}\n  {search_problem}\n\nself-test {}",
         verdict(row_named),
         row_problems.join("\n  "),
         verdict(object_named),
         object_problems.join("\n  "),
+        verdict(orphan_named),
+        inventory.problems().join("\n  "),
+        verdict(index_named),
         if passed { "passed" } else { "failed" }
     );
     let json = json!({
         "altered_row_named": row_named,
         "deleted_object_named": object_named,
+        "orphan_named": orphan_named,
+        "deleted_index_file_named": index_named,
         "altered_row": row_problems,
         "deleted_object": object_problems,
     });
@@ -166,4 +187,33 @@ async fn alter(store: &LogStore, target: &Target) -> Result<Key, CliError> {
 
 async fn restore(store: &LogStore, target: &Target) -> Result<(), CliError> {
     write(store, &target.values, &target.values.column).await
+}
+
+/// Stores a sound log file of a segment that nobody knows; its path.
+async fn put_orphan(store: &LogStore, target: &Target) -> Result<String, CliError> {
+    let keys = &target.keys;
+    let path = LogPath::Insert {
+        collection: keys.path.collection(),
+        partition: keys.path.partition(),
+        // Ids of segments are handed out upwards, and this one was never used for one.
+        segment: 1,
+        field: keys.path.field().unwrap_or_default(),
+        log_id: keys.path.log_id(),
+    };
+    let timestamps = (keys.timestamp_from, keys.timestamp_to);
+    let encoded = insert::encode(path, &keys.column, timestamps).map_err(CliError::failed)?;
+    store.put(&encoded).await.map_err(CliError::failed)?;
+    Ok(path.to_string())
+}
+
+/// Deletes an index file from a local store; its path.
+fn remove_index_file(store: &Path) -> Result<String, CliError> {
+    let files = inventory::walk(store)?;
+    let path = files
+        .into_iter()
+        .map(|(path, _)| path)
+        .find(|path| path.starts_with("index_files/"))
+        .ok_or_else(|| CliError::failed(anyhow::anyhow!("there is no index file")))?;
+    std::fs::remove_file(store.join(&path))?;
+    Ok(path)
 }

@@ -128,8 +128,8 @@ leader() { json status | sed -n '/"leader": {/,/}/s/.*"node_id": \([0-9]*\).*/\1
 leads() { [ -n "$(leader)" ]; }
 # node_of HOST: the node id of the replica at a host.
 node_of() {
-    json member list | tr -d '\n ' | tr '{' '\n' |
-        sed -n "s/.*\"node_id\":\([0-9]*\),.*\"client_address\":\"$1:13333\".*/\1/p"
+    json member list | tr -d '\n ' | tr '{' '\n' | grep "\"client_address\":\"$1:13333\"" |
+        sed -n 's/.*"node_id":\([0-9]*\).*/\1/p'
 }
 voters() { json member list | grep -c '"voter": true' || true; }
 three_voters() { [ "$(voters)" = 3 ]; }

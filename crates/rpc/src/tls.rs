@@ -188,6 +188,12 @@ pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
+/// [`explain`] for how a call ended. Only what happened on this side counts: the other side's answer
+/// may well speak of certificates.
+pub fn explain_status(status: &tonic::Status) -> Option<String> {
+    explain(status.source()?)
+}
+
 /// `explain` as the end of a message; empty when there is nothing to say.
 pub(crate) fn explanation(error: &(dyn Error + 'static)) -> String {
     explain(error).map_or_else(String::new, |meaning| format!(" ({meaning})"))

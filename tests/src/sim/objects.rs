@@ -229,4 +229,10 @@ impl Objects for SimObjects {
         // The answer may be lost with the replica.
         self.reach("delete", path).await
     }
+
+    async fn now_ms(&self) -> Result<u64, ObjectsError> {
+        self.reach("read the time of", "the store").await?;
+        let elapsed = u64::try_from(self.cluster.world.now().as_millis()).unwrap_or(0);
+        Ok(EPOCH_MS + elapsed)
+    }
 }

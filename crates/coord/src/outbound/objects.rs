@@ -18,6 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Files listed ahead of who reads the list.
 const LISTED_AHEAD: usize = 1024;
 
+/// The object the store's time is read from.
+const CLOCK: &str = "quorate_clock";
+
 /// Why the object store did not do what it was asked; the next round is the retry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("object store: cannot {action} {path}: {problem}")]
@@ -60,6 +63,13 @@ pub trait Objects: Send + Sync + 'static {
     /// # Errors
     /// The store failed, or did not answer in time.
     async fn delete(&self, path: &str) -> Result<(), ObjectsError>;
+
+    /// The store's own time, in milliseconds since the Unix epoch, by which objects are young or
+    /// old: a small object is written, looked at and deleted.
+    ///
+    /// # Errors
+    /// As for `delete`; or somebody else did the same at the same time.
+    async fn now_ms(&self) -> Result<u64, ObjectsError>;
 }
 
 /// Objects in a real store.
@@ -234,6 +244,20 @@ impl Objects for StoredObjects {
             }
         };
         self.in_time("delete", path, deleting).await
+    }
+
+    async fn now_ms(&self) -> Result<u64, ObjectsError> {
+        let location: Path = self.root.parts().chain(Path::from(CLOCK).parts()).collect();
+        let looking = async {
+            let asked = async {
+                self.store.put(&location, CLOCK.into()).await?;
+                let meta = self.store.head(&location).await?;
+                self.store.delete(&location).await?;
+                Ok::<_, object_store::Error>(to_ms(&meta))
+            };
+            asked.await.map_err(text)
+        };
+        self.in_time("read the time of", CLOCK, looking).await
     }
 }
 

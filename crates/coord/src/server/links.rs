@@ -73,7 +73,7 @@ impl GrpcLink {
     /// Says in the log, once in a while, that the other side refuses this replica or the other way
     /// round: nothing gets better by itself then.
     fn failed(&self, status: &Status) -> LinkError {
-        let refusal = match quorate_rpc::tls::explain(status) {
+        let refusal = match quorate_rpc::tls::explain_status(status) {
             Some(meaning) => Some(meaning),
             None if status.code() == Code::PermissionDenied => {
                 Some(format!("it refused this replica: {}", status.message()))

@@ -39,19 +39,21 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn note(&self, refusal: &Status) {
+    /// `node` is who it says it is; 0 when it did not say.
+    fn note(&self, refusal: &Status, node: u64) {
         let mut last = self.last.lock();
         let is_new = last.as_ref().is_none_or(|(message, at)| {
             message != refusal.message() || at.elapsed() >= REFUSAL_LOG_INTERVAL
         });
         if is_new {
-            tracing::warn!("refused a peer: {}", refusal.message());
+            tracing::warn!(node, "refused a peer: {}", refusal.message());
             *last = Some((refusal.message().to_owned(), Instant::now()));
         }
     }
 
     fn check(&self, route: Option<&Route>, replica: &Replica) -> Result<(), Status> {
-        check_route(route, replica).inspect_err(|refusal| self.note(refusal))
+        let node = route.map_or(0, |route| route.from);
+        check_route(route, replica).inspect_err(|refusal| self.note(refusal, node))
     }
 }
 
@@ -79,7 +81,7 @@ impl PeerService {
                 None => Ok(request),
                 Some(reason) => {
                     let status = Status::permission_denied(reason);
-                    refusals.note(&status);
+                    refusals.note(&status, 0);
                     Err(status)
                 }
             }

@@ -140,7 +140,7 @@ async fn enlist(
 ) -> Answer<NodeId> {
     let address = &request.peer_address;
     let at_replica = |status: Status| {
-        let meaning = quorate_rpc::tls::explain(&status)
+        let meaning = quorate_rpc::tls::explain_status(&status)
             .map_or_else(String::new, |meaning| format!(" ({meaning})"));
         refused(format!(
             "the replica at {address}: {}{meaning}",

@@ -67,6 +67,7 @@ pub(super) fn create(
         created_at: ctx.now.0,
         dropped_at: 0,
         row_size_bytes: cmd.row_size_bytes,
+        past_partition_ids: Vec::new(),
     }));
     for name in &cmd.channels {
         out.put_channel(channel::new_row(name, cmd.id, ctx.now, None));

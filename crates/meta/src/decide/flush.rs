@@ -111,11 +111,12 @@ fn target(state: &State, ctx: Ctx, cmd: &pb::SaveBinlogs) -> Result<Segment, Out
     if cmd.level != Level::L0 as u32 {
         return Err(no_segment(cmd.segment_id));
     }
-    if state
-        .live_collection(CollectionId(cmd.collection_id))
-        .is_none()
-    {
+    let Some(collection) = state.live_collection(CollectionId(cmd.collection_id)) else {
         return Err(no_collection(cmd.collection_id));
+    };
+    if state.partition_dropped(collection, PartitionId(cmd.partition_id)) {
+        // Nothing is left to delete from: as for a segment that is dropped.
+        return Err(Outcome::already());
     }
     if cmd.segment_id >= state.id_bound() {
         return Err(reject(

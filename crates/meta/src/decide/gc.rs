@@ -144,8 +144,13 @@ pub(super) fn forget_collections(
             .map(|segment| segment.partition)
             .collect();
         let mut kept = pb::CollectionRow::clone(row);
-        kept.partitions
-            .retain(|p| p.dropped_at == 0 || used.contains(&PartitionId(p.id)));
+        let (kept_rows, past) = kept
+            .partitions
+            .into_iter()
+            .partition(|p| p.dropped_at == 0 || used.contains(&PartitionId(p.id)));
+        kept.partitions = kept_rows;
+        let past: Vec<pb::PartitionRow> = past;
+        kept.past_partition_ids.extend(past.iter().map(|p| p.id));
         if kept.partitions.len() < row.partitions.len() {
             out.changes.push(Change::Collection(kept));
         }

@@ -22,9 +22,7 @@ pub(super) fn open(state: &State, ctx: Ctx, cmd: &pb::OpenSegment, out: &mut Del
     let Some(row) = state.live_collection(CollectionId(cmd.collection_id)) else {
         return no_collection(cmd.collection_id);
     };
-    if let Some(partition) = row.partitions.iter().find(|p| p.id == cmd.partition_id)
-        && partition.dropped_at != 0
-    {
+    if state.partition_dropped(row, PartitionId(cmd.partition_id)) {
         return reject(
             Reason::PartitionNotFound,
             format!("partition not found[partition={}]", cmd.partition_id),

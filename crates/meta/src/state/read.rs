@@ -126,11 +126,17 @@ impl State {
                 .is_some_and(|channel| channel.dropped_at != 0)
     }
 
-    fn partition_dropped(&self, collection: &pb::CollectionRow, id: PartitionId) -> bool {
-        collection
-            .partitions
-            .iter()
-            .any(|partition| partition.id == id.0 && partition.dropped_at != 0)
+    /// Whether a collection had this partition and it was dropped, however long ago.
+    pub(crate) fn partition_dropped(
+        &self,
+        collection: &pb::CollectionRow,
+        id: PartitionId,
+    ) -> bool {
+        collection.past_partition_ids.contains(&id.0)
+            || collection
+                .partitions
+                .iter()
+                .any(|partition| partition.id == id.0 && partition.dropped_at != 0)
     }
 
     /// When a segment was dropped: by itself, or by the drop of what it belongs to.

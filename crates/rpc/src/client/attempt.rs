@@ -21,7 +21,7 @@ pub(super) enum Ended {
 pub(super) fn classify(status: &Status) -> Ended {
     // A handshake that fails is over before anything is read of the call; with TLS 1.3 the caller
     // learns of it only while it waits for the answer.
-    if is_connect_error(status) || crate::tls::explain(status).is_some() {
+    if is_connect_error(status) || crate::tls::explain_status(status).is_some() {
         return Ended::NotApplied;
     }
     let metadata = status.metadata();

@@ -169,7 +169,9 @@ fn describe(status: &Status) -> String {
         text.push_str(": ");
         text.push_str(&root);
     }
-    text.push_str(&crate::tls::explanation(status));
+    if let Some(meaning) = crate::tls::explain_status(status) {
+        text.push_str(&format!(" ({meaning})"));
+    }
     text
 }
 

@@ -161,6 +161,8 @@ fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         format!("its certificate is signed by an authority this replica does not know ({text})")
+    } else if text.contains("received fatal alert") {
+        format!("it does not accept this replica's certificate ({text})")
     } else if text.contains("sent no certificates") {
         "it showed no certificate".to_owned()
     } else if text.contains("corrupt message") {

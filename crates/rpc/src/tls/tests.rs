@@ -112,7 +112,10 @@ async fn call(address: &str, tls: Option<ClientTls>) -> Result<u32, String> {
     let asking = client.alloc_id(AllocIdRequest { count: 3 });
     match tokio::time::timeout(Duration::from_secs(20), asking).await {
         Ok(Ok(answer)) => Ok(answer.into_inner().count),
-        Ok(Err(status)) => Err(format!("{}{}", status.message(), explanation(&status))),
+        Ok(Err(status)) => Err(match explain_status(&status) {
+            Some(meaning) => meaning,
+            None => status.message().to_owned(),
+        }),
         Err(_) => Err("hangs".to_owned()),
     }
 }
@@ -279,6 +282,12 @@ fn files_that_do_not_fit_are_named() {
     assert!(error.contains("/nowhere/cert.pem"), "{error}");
     let half = TlsFiles { key: None, ..one };
     assert!(matches!(half.pair(), Err(TlsError::Incomplete(_))));
+}
+
+#[test]
+fn what_the_other_side_says_of_certificates_is_its_answer() {
+    let answer = Status::failed_precondition("invalid peer certificate: UnknownIssuer");
+    assert_eq!(explain_status(&answer), None);
 }
 
 #[test]

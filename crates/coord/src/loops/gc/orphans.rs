@@ -1,8 +1,9 @@
 //! Objects nobody knows: what interrupted writes, failed compactions, older index versions and lost
 //! answers leave behind.
 //!
-//! An object is listed first, its age is taken then, and only after a read barrier behind the
-//! listing is the metadata asked: whoever was to make it known has had the whole tolerance.
+//! The store is asked for its time, then for its objects, which gives their ages; only after a read
+//! barrier behind the listing is the metadata asked: whoever was to make an object known has had the
+//! whole tolerance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +40,9 @@ struct Candidate {
 /// Deletes orphans.
 pub(super) async fn collect(gc: &Gc<'_>, done: &mut Done) -> Result<()> {
     let mut scan = Scan::default();
+    let now_ms = gc.objects.now_ms().await.map_err(store_failed)?;
     for folder in FOLDERS {
-        each_page(gc, folder, false, &mut scan, Some(done)).await?;
+        each_page(gc, (folder, now_ms), false, &mut scan, Some(done)).await?;
     }
     if scan.unreadable > 0 {
         tracing::info!(
@@ -54,23 +56,24 @@ pub(super) async fn collect(gc: &Gc<'_>, done: &mut Done) -> Result<()> {
 /// Looks for orphans, those too young included, and deletes none.
 pub(super) async fn look(gc: &Gc<'_>) -> Result<Scan> {
     let mut scan = Scan::default();
+    let now_ms = gc.objects.now_ms().await.map_err(store_failed)?;
     for folder in FOLDERS {
-        each_page(gc, folder, true, &mut scan, None).await?;
+        each_page(gc, (folder, now_ms), true, &mut scan, None).await?;
     }
     Ok(scan)
 }
 
-/// Goes over a folder; deletes when there is somewhere to count it.
+/// Goes over a folder, with ages as of a time of the store's own clock: this machine's may be ahead,
+/// and all that is young would be taken for old (found by the simulation). Deletes when there is
+/// somewhere to count it.
 async fn each_page(
     gc: &Gc<'_>,
-    folder: &str,
+    (folder, now_ms): (&str, u64),
     young_too: bool,
     scan: &mut Scan,
     mut done: Option<&mut Done>,
 ) -> Result<()> {
-    // The wall clock may be ahead of the store's by what time jumped, as in `policy_of`.
-    let tolerance_ms =
-        ms(gc.coordinator.config().policy.gc.missing_tolerance).saturating_add(gc.scope.jumped_ms);
+    let tolerance_ms = ms(gc.coordinator.config().policy.gc.missing_tolerance);
     let mut list = gc.objects.list(folder);
     loop {
         let mut page = Vec::new();
@@ -81,8 +84,7 @@ async fn each_page(
                 continue;
             };
             let object = object.map_err(store_failed)?;
-            let listed_ms = gc.coordinator.wall().now_ms();
-            let is_old = listed_ms.saturating_sub(object.modified_ms) > tolerance_ms;
+            let is_old = now_ms.saturating_sub(object.modified_ms) > tolerance_ms;
             match Name::of(&object.path) {
                 Name::Unreadable => scan.unreadable += 1,
                 name if is_old || young_too => page.push(Candidate {

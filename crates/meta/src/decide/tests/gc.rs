@@ -175,6 +175,21 @@ fn collections_and_partitions_are_forgotten_when_nothing_of_them_is_left() {
     store.done(forget_collection.clone());
     let row = store.state.collection(CollectionId(FIRST_ID)).unwrap();
     assert_eq!(row.partitions.len(), 1);
+    let late_writer = Command::OpenSegment(pb::OpenSegment {
+        id: FIRST_ID + 41,
+        collection_id: FIRST_ID,
+        partition_id: FIRST_ID + 40,
+        channel: "ch".into(),
+        max_rows: 10,
+        ..Default::default()
+    });
+    assert!(
+        matches!(
+            store.run(late_writer),
+            Outcome::Rejected(Reason::PartitionNotFound, _)
+        ),
+        "a forgotten partition takes no rows"
+    );
     store.done(Command::DropCollection(pb::DropCollection { id: FIRST_ID }));
     assert!(matches!(
         store.run(forget_collection.clone()),

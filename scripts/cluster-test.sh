@@ -28,8 +28,10 @@ finish() {
             tail -n 8 "$log"
         done >&2
     fi
-    for pid in "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    # The shell would tell of each process that it was killed.
+    exec 2>/dev/null
+    for pid in "${PIDS[@]}"; do kill -KILL "$pid" || true; done
+    wait || true
     rm -rf "$ROOT"
     exit "$code"
 }

@@ -71,6 +71,8 @@ pub(crate) fn deleted_prints(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::testing::small_file;
 

@@ -205,7 +205,7 @@ impl Reading<'_> {
 
     async fn object(&mut self, path: &str) -> Option<Content> {
         self.reads += 1;
-        if self.reads % READ_AHEAD == 0 {
+        if self.reads.is_multiple_of(READ_AHEAD) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let content = self.store.peek(path);

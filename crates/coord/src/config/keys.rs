@@ -4,7 +4,8 @@ use quorate_binlog::open::Secret;
 
 use super::Config;
 use super::parse::{
-    H, MS, S, address, bytes, duration, flag, host_port, number, permille, permille_from, segment_size,
+    H, MS, S, address, bytes, duration, flag, host_port, number, permille, permille_from,
+    segment_size,
 };
 
 /// One setting.

@@ -62,7 +62,9 @@ fn a_bad_unit_names_the_key() {
 
 #[test]
 fn other_sections_and_unused_milvus_keys_are_named_and_passed_over() {
-    let loaded = from_yaml("etcd:\n  endpoints: x\ndataCoord:\n  gc:\n    lob:\n      enabled: true\n").unwrap();
+    let loaded =
+        from_yaml("etcd:\n  endpoints: x\ndataCoord:\n  gc:\n    lob:\n      enabled: true\n")
+            .unwrap();
     let warnings = loaded.warnings.join("\n");
     assert!(
         warnings.contains("dataCoord.gc.lob.enabled") && warnings.contains("section etcd"),

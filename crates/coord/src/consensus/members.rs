@@ -259,6 +259,7 @@ fn progress(metrics: &RaftMetrics<TypeConfig>, node: NodeId) -> (u64, u64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -196,10 +196,7 @@ impl<'a> Reading<'a> {
         let fetches: Vec<_> = logs
             .map(|log| fetch(self.store, &log.path, insert::decode))
             .collect();
-        let fetched: Vec<_> = stream::iter(fetches)
-            .buffered(FETCHES_MAX)
-            .collect()
-            .await;
+        let fetched: Vec<_> = stream::iter(fetches).buffered(FETCHES_MAX).collect().await;
         let mut columns = Vec::with_capacity(group.logs.len());
         for (log, fetched) in group.logs.iter().zip(fetched) {
             if let Some(read) = self.taken(&log.path, fetched)?

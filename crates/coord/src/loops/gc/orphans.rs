@@ -131,8 +131,11 @@ async fn unchanged(gc: &Gc<'_>, slice: &[Candidate]) -> Result<Vec<String>> {
     let concurrency = gc.coordinator.config().policy.gc.concurrency;
     let mut looked_at = futures::stream::iter(looking).buffer_unordered(concurrency);
     let mut paths = Vec::with_capacity(slice.len());
+    // S3 lists milliseconds, but answers whole seconds for one object. What was written again was
+    // so a tolerance later.
+    let seconds = |ms: u64| ms / 1000;
     while let Some((modified, object)) = looked_at.next().await {
-        if modified.map_err(store_failed)? == Some(object.modified_ms) {
+        if modified.map_err(store_failed)?.map(seconds) == Some(seconds(object.modified_ms)) {
             paths.push(object.path);
         }
     }

@@ -40,8 +40,7 @@ up: build ## run three replicas and two data nodes here, until Ctrl-C
 soak: build ## use a cluster at random and kill its processes: MINUTES=3 SEED=… S3=1
 	@$(QUORATE) soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(S3),--s3)
 
-sim: setup ## simulate whole clusters from seeds: SEEDS=200 FROM=1, or SEED=7 with its trace
-	cargo build --release -p quorate-tests --bin quorate-sim
+sim: build ## simulate whole clusters from seeds: SEEDS=200 FROM=1, or SEED=7 with its trace
 	@$(TARGET)/release/quorate-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 test: build ## formatting, lints, layers, wire tables, all tests, documentation

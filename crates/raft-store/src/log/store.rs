@@ -394,8 +394,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(from, to, None)
     }
 
+    /// What is purged already is answered with the first entries there are: the sender notices the
+    /// gap. Nothing at all would count as "nothing to send", and a replication that openraft has
+    /// given up would ask for it for ever, with its successor's work waiting behind it (found by
+    /// the simulation).
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end, Some(self.shared.read_bytes))
+        let from = start.max(self.tail().first_index());
+        let to = end.saturating_add(from - start);
+        self.read(from, to, Some(self.shared.read_bytes))
     }
 
     async fn entries_stream<RB>(

@@ -75,6 +75,9 @@ async fn same(log: &mut LogStore, model: &Model) {
             .unwrap();
         assert!(!limited.is_empty());
         assert_eq!(limited[..], model.entries[..limited.len()]);
+        // Behind the purge: never nothing while there is something.
+        let behind = log.limited_get_log_entries(0, 1).await.unwrap();
+        assert_eq!(behind[..], model.entries[..behind.len().max(1)]);
     }
 }
 

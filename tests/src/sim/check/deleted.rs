@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_coord::{Coordinator, wire};
 use quorate_meta::model::SegmentState;
+use quorate_meta::pb::BuildState;
 use quorate_meta::{SegmentId, State, pb};
 
 use crate::sim::replica::Cluster;
@@ -121,7 +122,9 @@ fn index(state: &State, build: i64, version: u32, is_young: bool) -> Option<Stri
                     .is_some_and(|i| i.index_id == row.index_id)
             })
     });
-    match (is_wanted, version == row.version) {
+    // One that waits for its next version has given up the last one.
+    let is_current = version == row.version && row.state() != BuildState::Init;
+    match (is_wanted, is_current) {
         (true, true) => Some(format!(
             "build {build} of segment {} names it",
             row.segment_id

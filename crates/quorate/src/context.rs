@@ -49,6 +49,14 @@ impl Context {
         self.timeout
     }
 
+    /// The same, with at least so much time for a call.
+    pub(crate) fn at_least(&self, timeout: Duration) -> Self {
+        Self {
+            timeout: self.timeout.max(timeout),
+            ..self.clone()
+        }
+    }
+
     /// TLS towards the replicas; none when no file is given.
     pub fn tls(&self) -> Result<Option<ClientTls>, CliError> {
         if self.tls.is_empty() {

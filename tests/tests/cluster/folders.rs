@@ -21,6 +21,8 @@ fn server_args(folder: &Path, ports: &Ports) -> Vec<String> {
         &ports.peer.to_string(),
         "--health-listen",
         &ports.health.to_string(),
+        "--set",
+        "quorate.peer.insecure=true",
     ]
     .map(ToOwned::to_owned)
     .into()

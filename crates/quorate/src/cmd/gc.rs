@@ -1,5 +1,7 @@
 //! `quorate gc`: what garbage collection would do, and making it do it now, or nothing for a time.
 
+use std::time::Duration;
+
 use quorate_rpc::Retry;
 use quorate_rpc::proto::quorate::admin::{
     PauseGcRequest, PlanGcRequest, PlanGcResponse, ResumeGcRequest, RunGcRequest, RunGcResponse,
@@ -107,8 +109,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Answer, C
     }
 }
 
+/// How long a round may take: it may delete thousands of objects, and list the whole store.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Runs one round of garbage collection.
 pub(crate) async fn round(context: &Context, orphans: bool) -> Result<RunGcResponse, CliError> {
+    let context = &context.at_least(ROUND_TIMEOUT);
     let client = context.patient_client()?;
     let call = client.call(Retry::Idempotent, |leader| async move {
         let request = within(RunGcRequest { orphans }, context.timeout());
@@ -119,6 +125,7 @@ pub(crate) async fn round(context: &Context, orphans: bool) -> Result<RunGcRespo
 
 /// What garbage collection would do now.
 pub(crate) async fn plan(context: &Context, orphans: bool) -> Result<PlanView, CliError> {
+    let context = &context.at_least(ROUND_TIMEOUT);
     let client = context.patient_client()?;
     let call = client.call(Retry::Idempotent, |leader| async move {
         let request = within(PlanGcRequest { orphans }, context.timeout());

@@ -110,9 +110,9 @@ async fn what_is_no_request_is_refused_with_the_right_code() {
             "NoSuch",
         ),
         (
-            "/milvus.proto.data.DataCoord/ManualCompaction",
+            "/milvus.proto.data.DataCoord/ImportV2",
             "milvus.proto.data.DataCoord",
-            "ManualCompaction",
+            "ImportV2",
         ),
         (
             "/milvus.proto.index.IndexCoord/DropIndex",

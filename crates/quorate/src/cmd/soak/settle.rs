@@ -12,7 +12,7 @@ use crate::cmd::{check, compact, compactions, flush, gc};
 use crate::error::CliError;
 
 /// How long everything may take to settle.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time between two looks at whether it has.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the compactions of one collection may take.

@@ -1,7 +1,7 @@
 //! The simulated object store: names, what is in the objects, and when they were written.
 //!
 //! Objects survive every crash. A store that is away answers nobody; writers and garbage collection
-//! try again. What garbage collection deletes is judged in [`super::check::deleted`].
+//! try again. What garbage collection deletes is judged in `check/deleted.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

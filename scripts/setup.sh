@@ -16,10 +16,13 @@ need() {
     shift
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
+# The C interface, which bindgen loads; libclang-cpp, which LLVM brings, is another library.
 have_libclang() {
-    for lib in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* \
-        /usr/local/lib/libclang*.so* "${LIBCLANG_PATH:-/nonexistent}"/libclang*.so*; do
-        [ -e "$lib" ] && return 0
+    for folder in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib \
+        "${LIBCLANG_PATH:-/nonexistent}"; do
+        for lib in "$folder"/libclang.so* "$folder"/libclang-[0-9]*.so*; do
+            [ -e "$lib" ] && return 0
+        done
     done
     return 1
 }

@@ -112,7 +112,7 @@ impl Worker {
             backoff: Backoff::new(),
             waiting_since: Instant::now(),
             futile_since: None,
-            last: "nothing was tried yet".into(),
+            last: String::new(),
             report: ChannelReport {
                 channel: channel.clone(),
                 rows: total,
@@ -176,6 +176,8 @@ impl Worker {
                 Err(error) if is_final_error(&error) => {
                     return Err(self.refused("the coordinator", "look it up", error.to_string()));
                 }
+                // Cut short by our own patience: what was heard before says more.
+                Err(_) if self.patience.is_over() && !self.last.is_empty() => {}
                 Err(error) => self.last = error.to_string(),
             }
             self.check_patience()?;

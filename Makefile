@@ -14,9 +14,11 @@ SEEDS ?= 200
 FROM ?= 1
 # How long `make soak` runs.
 MINUTES ?= 3
+# How many power losses `make test-faults` makes.
+ROUNDS ?= 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-selftest up soak sim test cluster-test check-wire descriptors bench-api bench-compaction fmt lint clean-data
+.PHONY: help setup build demo demo-selftest up soak sim test cluster-test test-faults faults-setup check-wire descriptors bench-api bench-compaction fmt lint clean-data
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -48,6 +50,12 @@ test: build ## formatting, lints, layers, wire tables, all tests, documentation
 
 cluster-test: build ## try what cluster/ ships: units, TLS, rolling restart, replacing a node
 	@scripts/cluster-test.sh $(QUORATE)
+
+test-faults: faults-setup build ## power loss, failing fsync, full disks, damaged files; as root: ROUNDS=8 SEED=… ONLY=power-loss
+	@scripts/test-faults.sh $(TARGET) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
+faults-setup:
+	@scripts/test-faults.sh --setup
 
 check-wire: build ## compare the proto files with Milvus's releases
 	@scripts/check-wire.sh $(XTASK)

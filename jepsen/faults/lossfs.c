@@ -67,7 +67,7 @@ static void undo(rec *x, off_t keep) { // keep: bytes of this write that did rea
     if (x->fd < 0) break;
     if (x->n > (size_t)keep) (void)!pwrite(x->fd, x->old + keep, x->n - keep, x->off + keep);
     { struct stat s; off_t want = x->oldsize; if (keep && x->off + keep > want) want = x->off + keep; if (!fstat(x->fd, &s) && s.st_size != want) (void)!ftruncate(x->fd, want); }
-    fdatasync(x->fd); break;
+    break;
   case CREATE: unlink(P(a, x->p)); break;
   case MKDIR: rmdir(P(a, x->p)); break;
   case RENAME: rename(P(b, x->q), P(a, x->p)); if (x->trash >= 0) { trashname(t, x->trash); rename(t, P(b, x->q)); } break;

@@ -66,7 +66,11 @@ impl Damage {
             .open(path)
             .with_context(failed)?;
         let length = file.metadata().with_context(failed)?.len();
-        if length < 8 {
+        let least = match self {
+            Damage::Garbage | Damage::Empty => 1,
+            _ => 8,
+        };
+        if length < least {
             bail!("{} has only {length} bytes", path.display());
         }
         let flip = |at: u64, bit: u32| -> Result<String> {

@@ -110,7 +110,10 @@ async fn one(
     seed: u32,
 ) -> Result<String> {
     let file = case.file.locate(cluster.member(A).data())?;
-    let did = case.damage.apply(&file, &mut stage.rng)?;
+    let mut did = case.damage.apply(&file, &mut stage.rng)?;
+    if case.file.set_back_state(cluster.member(A).data())? {
+        did.push_str(", and the state lags");
+    }
     let path = stage.folder.join(format!("history-{seed}.jsonl"));
     let history = Arc::new(stage.history.fork(&path)?);
     history.nemesis(&format!("replica {}: {did}", A + 1));

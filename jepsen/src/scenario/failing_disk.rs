@@ -139,6 +139,12 @@ async fn fail(
         Who::Follower => (leader.index + 1) % cluster.len(),
     };
     let member = cluster.member(index);
+    if case.path.starts_with("/data/") {
+        let file = member.data().join(case.path.trim_start_matches("/data/"));
+        if !file.exists() {
+            bail!("there is no {}", file.display());
+        }
+    }
     let logged = member.logged();
     member.syscalls().forget()?;
     let from = stage.history.now();

@@ -84,6 +84,18 @@ impl File {
         }
     }
 
+    /// Deletes the write-ahead log of the state, where the log's own tail is damaged: after a power
+    /// loss the state lags behind the log, and must not stand in for what the log lost.
+    pub(super) fn set_back_state(self, data: &Path) -> Result<bool> {
+        if self != File::LogWal {
+            return Ok(false);
+        }
+        for path in files(&state(data)?, "0", ".log")? {
+            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+        }
+        Ok(true)
+    }
+
     /// Where it is: of several the newest write-ahead log, the largest table.
     pub(super) fn locate(self, data: &Path) -> Result<PathBuf> {
         let log = data.join("log");

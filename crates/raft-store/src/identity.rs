@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::rocks::replace_file;
+use crate::engine::rocks::{replace_file, sync_folder};
 use crate::types::NodeId;
 
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "LOCK";
+/// There for as long as the folder is being filled from a snapshot.
+const RESTORING: &str = "RESTORING";
 
 /// The format this release writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -73,6 +75,17 @@ pub enum DataDirError {
         /// Whose it should be.
         expected: String,
     },
+    /// Was being filled from a snapshot.
+    #[error("{0} holds a restore that did not get to its end; repeat `quorate snapshot restore`")]
+    Restoring(PathBuf),
+    /// Holds something already.
+    #[error("{path} is not empty, it holds {found}; name an empty or a new folder")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
     /// Has no identity yet.
     #[error("{0} belongs to no cluster yet; initialise or join one first")]
     NotInitialised(PathBuf),
@@ -94,7 +107,36 @@ impl DataDir {
     ///
     /// The lock is held until this and every store opened in it is dropped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataDirError> {
-        let path = path.as_ref().to_owned();
+        let mut dir = Self::lock_folder(path.as_ref())?;
+        if dir.path.join(RESTORING).exists() {
+            return Err(DataDirError::Restoring(dir.path));
+        }
+        dir.identity = Mutex::new(read_identity(&dir.path)?);
+        Ok(dir)
+    }
+
+    /// Locks an empty folder, or one in which an earlier attempt was cut off, and marks it as one
+    /// that is being filled.
+    pub(crate) fn begin_restore(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self::lock_folder(path)?;
+        let io = |source| DataDirError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        if path.join(RESTORING).exists() {
+            clear(path).map_err(io)?;
+        } else if let Some(found) = contents(path).map_err(io)?.first() {
+            return Err(DataDirError::NotEmpty {
+                path: path.to_owned(),
+                found: found.clone(),
+            });
+        }
+        replace_file(&path.join(RESTORING), b"").map_err(io)?;
+        Ok(dir)
+    }
+
+    fn lock_folder(path: &Path) -> Result<Self, DataDirError> {
+        let path = path.to_owned();
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| DataDirError::Io { path, source }
@@ -117,11 +159,10 @@ impl DataDir {
                 });
             }
         }
-        let identity = read_identity(&path)?;
         Ok(Self {
             path,
             lock: Arc::new(lock),
-            identity: Mutex::new(identity),
+            identity: Mutex::new(None),
         })
     }
 
@@ -171,6 +212,45 @@ impl DataDir {
     pub(crate) fn lock(&self) -> Arc<File> {
         self.lock.clone()
     }
+}
+
+/// What is in a folder, beside what is in every one.
+fn contents(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for item in fs::read_dir(folder)? {
+        let name = item?.file_name().to_string_lossy().into_owned();
+        if ![LOCK, "lost+found", RESTORING].contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Removes all of it. The marker stays.
+fn clear(folder: &Path) -> io::Result<()> {
+    for name in contents(folder)? {
+        let path = folder.join(name);
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    sync_folder(folder)
+}
+
+/// The folder is whole and durable from now on.
+pub(crate) fn end_restore(folder: &Path) -> io::Result<()> {
+    sync_folder(folder)?;
+    fs::remove_file(folder.join(RESTORING))?;
+    sync_folder(folder)
+}
+
+/// Makes the folder as empty as it was.
+pub(crate) fn undo_restore(folder: &Path) -> io::Result<()> {
+    clear(folder)?;
+    fs::remove_file(folder.join(RESTORING))
 }
 
 fn check_format(path: &Path, identity: &Identity) -> Result<(), DataDirError> {

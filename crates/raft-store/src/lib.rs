@@ -25,7 +25,11 @@ pub use identity::{DataDir, DataDirError, FORMAT_VERSION, Identity};
 pub use log::{LogStore, WriterMode};
 pub use machine::{AppliedEntry, Commit, Machine, Row};
 pub use runtime::Runtime;
-pub use snapshot::{SnapshotData, SnapshotReader};
+pub use snapshot::{
+    Restore, RestoreError, Restored, SNAPSHOT_FORMAT, SnapshotCutter, SnapshotData, SnapshotFrames,
+    SnapshotManifest, SnapshotOrigin, SnapshotReader, SnapshotSummary, SnapshotVerifier, StateHash,
+    StateHasher, TableHash, snapshot_file_head, snapshot_frame_number,
+};
 pub use state::{Applied, SnapshotBuilder, Staging, StateStore};
 pub use types::{
     Entry, EntryPayload, LeaderId, LogId, Member, Membership, NodeId, Payload, Raft, Reply,

@@ -56,6 +56,17 @@ pub trait Machine: Send + Sync + 'static {
     /// Called at start and after a snapshot was installed.
     fn load(&self, view: &dyn View) -> io::Result<()>;
 
+    /// Replaces the memory state by that of `view`, the rows of a snapshot, and calls `swap` once,
+    /// which makes these rows the live ones.
+    ///
+    /// A machine with readers of its own builds the new memory first and then calls `swap` and puts
+    /// it in place under the lock that [`apply`](Self::apply) holds, so that no reader sees memory of
+    /// one state and rows of the other. When this fails before `swap` was called, the old state stays.
+    fn install(&self, view: &dyn View, swap: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        swap()?;
+        self.load(view)
+    }
+
     /// Applies `entries` in order, calling [`Commit::entry`] once for each.
     ///
     /// The machine holds its own write lock around this and calls [`Commit::flush`] before
@@ -185,11 +196,9 @@ impl<'a> Commit<'a> {
 
     /// Commits a membership.
     pub(crate) fn membership(&mut self, log_id: LogId, membership: Membership) {
-        let mut digest = self.begin_digest(&log_id);
-        digest.update(&[3]);
-        hash_part(&mut digest, &codec::encode_membership(&membership));
-        self.applied.membership = StoredMembership::new(Some(log_id), membership);
-        self.advance(log_id, digest, Bytes::new());
+        self.applied = with_membership(&self.applied, log_id, membership);
+        self.replies.push(Bytes::new());
+        self.dirty = true;
     }
 
     /// The replies, in the order of the entries.
@@ -198,11 +207,7 @@ impl<'a> Commit<'a> {
     }
 
     fn begin_digest(&self, log_id: &LogId) -> blake3::Hasher {
-        let mut digest = blake3::Hasher::new();
-        digest.update(&self.applied.digest);
-        digest.update(&log_id.index.to_be_bytes());
-        digest.update(&term_of(log_id).to_be_bytes());
-        digest
+        begin_digest(&self.applied, log_id)
     }
 
     fn advance(&mut self, log_id: LogId, digest: blake3::Hasher, reply: Bytes) {
@@ -210,6 +215,26 @@ impl<'a> Commit<'a> {
         self.applied.digest = *digest.finalize().as_bytes();
         self.replies.push(reply);
         self.dirty = true;
+    }
+}
+
+fn begin_digest(applied: &Applied, log_id: &LogId) -> blake3::Hasher {
+    let mut digest = blake3::Hasher::new();
+    digest.update(&applied.digest);
+    digest.update(&log_id.index.to_be_bytes());
+    digest.update(&term_of(log_id).to_be_bytes());
+    digest
+}
+
+/// The state behind an entry at `log_id` that sets a membership.
+pub(crate) fn with_membership(applied: &Applied, log_id: LogId, membership: Membership) -> Applied {
+    let mut digest = begin_digest(applied, &log_id);
+    digest.update(&[3]);
+    hash_part(&mut digest, &codec::encode_membership(&membership));
+    Applied {
+        log_id: Some(log_id),
+        membership: StoredMembership::new(Some(log_id), membership),
+        digest: *digest.finalize().as_bytes(),
     }
 }
 

@@ -240,6 +240,10 @@ impl Engine for MemEngine {
         Ok(())
     }
 
+    fn rows_estimate(&self) -> u64 {
+        self.with_db(|db| db.current.len() as u64).unwrap_or(0)
+    }
+
     fn reclaim(&self, _from: Vec<u8>, _to: Vec<u8>) {}
 }
 

@@ -80,6 +80,11 @@ pub trait Engine: Send + Sync {
     /// Makes a durable copy named `name` in the same volume, of a moment after the call.
     fn checkpoint(&self, name: &str) -> io::Result<()>;
 
+    /// About how many rows there are.
+    fn rows_estimate(&self) -> u64 {
+        0
+    }
+
     /// Gives the space of a deleted range back, in the background.
     fn reclaim(&self, from: Vec<u8>, to: Vec<u8>);
 }

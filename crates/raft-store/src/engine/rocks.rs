@@ -19,6 +19,8 @@ use rocksdb::{
 use super::{EachRow, Engine, View, ViewTask, Volume, Write};
 use crate::Options;
 
+/// Read at once from a database that is read through.
+const READ_AHEAD_BYTES: usize = 2 << 20;
 const POINTER: &str = "state/CURRENT";
 
 fn failed(error: rocksdb::Error) -> io::Error {
@@ -93,9 +95,10 @@ impl RocksVolume {
         options
     }
 
-    fn engine(&self, db: DB) -> Arc<dyn Engine> {
+    fn engine(&self, db: DB, read_through: bool) -> Arc<dyn Engine> {
         Arc::new(RocksEngine {
             db: Arc::new(db),
+            read_through,
             root: self.root.clone(),
             threads: Mutex::new(Vec::new()),
             reclaiming: Arc::new(AtomicBool::new(false)),
@@ -106,14 +109,15 @@ impl RocksVolume {
 impl Volume for RocksVolume {
     fn open(&self, name: &str) -> io::Result<Arc<dyn Engine>> {
         let db = DB::open(&self.db_options(name), self.root.join(name)).map_err(failed)?;
-        Ok(self.engine(db))
+        Ok(self.engine(db, false))
     }
 
     fn open_read(&self, name: &str) -> io::Result<Arc<dyn Engine>> {
         let mut options = self.db_options(name);
         options.create_if_missing(false);
         let db = DB::open_for_read_only(&options, self.root.join(name), false).map_err(failed)?;
-        Ok(self.engine(db))
+        // A checkpoint is read through, once: it must not push out what the live state reads often.
+        Ok(self.engine(db, true))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
@@ -161,6 +165,7 @@ impl Volume for RocksVolume {
 
 struct RocksEngine {
     db: Arc<DB>,
+    read_through: bool,
     root: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
     reclaiming: Arc<AtomicBool>,
@@ -206,7 +211,10 @@ impl Engine for RocksEngine {
     }
 
     fn with_view(&self, f: &mut dyn FnMut(&dyn View)) -> io::Result<()> {
-        f(&RocksView(self.db.snapshot()));
+        f(&RocksView {
+            rows: self.db.snapshot(),
+            read_through: self.read_through,
+        });
         Ok(())
     }
 
@@ -214,7 +222,10 @@ impl Engine for RocksEngine {
         let db = self.db.clone();
         let (taken, wait) = mpsc::sync_channel(1);
         self.spawn("state-view", move || {
-            let view = RocksView(db.snapshot());
+            let view = RocksView {
+                rows: db.snapshot(),
+                read_through: false,
+            };
             // The other side waits for this; it cannot have gone away.
             taken.send(()).ok();
             f(&view);
@@ -236,6 +247,11 @@ impl Engine for RocksEngine {
         sync_folder(path.parent().unwrap_or(&self.root))
     }
 
+    fn rows_estimate(&self) -> u64 {
+        let estimate = self.db.property_int_value("rocksdb.estimate-num-keys");
+        estimate.ok().flatten().unwrap_or(0)
+    }
+
     fn reclaim(&self, from: Vec<u8>, to: Vec<u8>) {
         // One at a time: the next one covers what this one leaves.
         if self.reclaiming.swap(true, Ordering::AcqRel) {
@@ -254,22 +270,30 @@ impl Engine for RocksEngine {
     }
 }
 
-struct RocksView<'a>(Snapshot<'a>);
+struct RocksView<'a> {
+    rows: Snapshot<'a>,
+    /// Blocks read stay out of the cache.
+    read_through: bool,
+}
 
 impl View for RocksView<'_> {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.0.get(key).map_err(failed)
+        self.rows.get(key).map_err(failed)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], each: EachRow<'_>) -> io::Result<()> {
         let mut options = ReadOptions::default();
+        if self.read_through {
+            options.fill_cache(false);
+            options.set_readahead_size(READ_AHEAD_BYTES);
+        }
         if !to.is_empty() {
             if from >= to {
                 return Ok(());
             }
             options.set_iterate_upper_bound(to.to_vec());
         }
-        let mut rows = self.0.raw_iterator_opt(options);
+        let mut rows = self.rows.raw_iterator_opt(options);
         rows.seek(from);
         while let Some((key, value)) = rows.item() {
             if each(key, value).is_break() {

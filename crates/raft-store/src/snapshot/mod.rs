@@ -1,18 +1,30 @@
-//! Snapshots: a database at rest, and the portable stream of its rows.
+//! Snapshots: a database at rest, and the portable form of its rows.
 //!
 //! Invariant: a snapshot's position is the one its own rows hold.
 
-mod stream;
+mod frame;
+mod hash;
+mod reader;
+mod restore;
+mod verify;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use stream::SnapshotReader;
-pub(crate) use stream::{Chunk, RowHasher};
+pub use frame::{SNAPSHOT_FORMAT, SnapshotCutter, snapshot_file_head, snapshot_frame_number};
+pub use hash::{StateHash, StateHasher, TableHash};
+pub use reader::{SnapshotFrames, SnapshotReader};
+pub use restore::{Restore, RestoreError, Restored};
+pub use verify::{SnapshotManifest, SnapshotOrigin, SnapshotSummary, SnapshotVerifier};
 
 use crate::engine::Volume;
+use crate::state::Applied;
 use crate::state::database::Database;
 use crate::types::SnapshotMeta;
+
+/// Rows in one frame, in bytes before they are packed: enough for the disk and the network to be
+/// used well, little enough to be held a few times on both sides.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
 /// A checkpoint of this member, or a snapshot received and not yet installed.
 ///
@@ -20,12 +32,14 @@ use crate::types::SnapshotMeta;
 #[derive(Clone)]
 pub struct SnapshotData {
     db: Arc<Database>,
+    applied: Applied,
     meta: SnapshotMeta,
 }
 
 impl SnapshotData {
-    pub(crate) fn new(db: Arc<Database>, meta: SnapshotMeta) -> Self {
-        Self { db, meta }
+    pub(crate) fn new(db: Arc<Database>, applied: Applied) -> Self {
+        let meta = applied.meta();
+        Self { db, applied, meta }
     }
 
     /// Where the snapshot stands.
@@ -33,9 +47,14 @@ impl SnapshotData {
         &self.meta
     }
 
-    /// Reads the snapshot as a stream of checked chunks of about `chunk_bytes`.
-    pub fn reader(&self, chunk_bytes: usize) -> SnapshotReader {
-        SnapshotReader::new(self.clone(), chunk_bytes)
+    /// The same with the digest there.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// About how many rows it has.
+    pub fn rows_estimate(&self) -> u64 {
+        self.db.engine().rows_estimate()
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {

@@ -1,15 +1,16 @@
 //! The receiving side of a snapshot: rows go into a folder of their own.
 //!
-//! Invariants: chunks come in order and checked; nothing of a staging is seen before
-//! [`Staging::finish`] found the whole stream sound and made it durable; a staging that
+//! Invariants: frames come in order and checked; nothing of a staging is seen before
+//! [`Staging::finish`] found the whole snapshot sound and made it durable; a staging that
 //! is dropped leaves nothing behind (one cut off by a crash is removed at open).
 
 use std::io;
 use std::sync::Arc;
 
 use super::database::Database;
+use super::{Applied, tables};
 use crate::engine::{Volume, Write};
-use crate::snapshot::{Chunk, RowHasher, SnapshotData};
+use crate::snapshot::{SnapshotData, SnapshotManifest, SnapshotVerifier};
 use crate::types::SnapshotMeta;
 
 fn refused(what: &str) -> io::Error {
@@ -22,10 +23,7 @@ fn refused(what: &str) -> io::Error {
 /// A snapshot on its way in.
 pub struct Staging {
     db: Arc<Database>,
-    sequence: u32,
-    hasher: RowHasher,
-    last_key: Option<Vec<u8>>,
-    ended: bool,
+    verifier: SnapshotVerifier,
 }
 
 impl Staging {
@@ -34,56 +32,58 @@ impl Staging {
         db.set_discarded(true);
         Ok(Self {
             db,
-            sequence: 0,
-            hasher: RowHasher::default(),
-            last_key: None,
-            ended: false,
+            verifier: SnapshotVerifier::default(),
         })
     }
 
-    /// Takes the next chunk; a damaged or misplaced one is refused and changes nothing.
-    pub fn push_chunk(&mut self, chunk: &[u8]) -> io::Result<()> {
-        if self.ended {
-            return Err(refused("a chunk after the last one"));
+    /// Takes the next frame. A damaged or misplaced one is refused; if its checksum was wrong or it
+    /// was not its turn, it may be sent again.
+    pub fn push_chunk(&mut self, frame: &[u8]) -> io::Result<()> {
+        let mut batch = Vec::new();
+        self.verifier.push_with(frame, &mut |key, value| {
+            batch.push(Write::Put {
+                key: tables::machine_key(key),
+                value: value.to_vec(),
+            });
+        })?;
+        if batch.is_empty() {
+            return Ok(());
         }
-        match Chunk::check(chunk, self.sequence)? {
-            Chunk::Rows(mut rows) => {
-                let mut batch = Vec::new();
-                while let Some((key, value)) = rows.next(&mut self.hasher)? {
-                    if self.last_key.as_deref().is_some_and(|last| last >= key) {
-                        return Err(refused("rows out of order"));
-                    }
-                    self.last_key = Some(key.to_vec());
-                    batch.push(Write::Put {
-                        key: key.to_vec(),
-                        value: value.to_vec(),
-                    });
-                }
-                self.db.engine().write(batch, false)?;
-            }
-            Chunk::End { trailer } => {
-                if trailer != self.hasher.trailer() {
-                    return Err(refused("count or hash of the rows is wrong"));
-                }
-                self.ended = true;
-            }
-        }
-        self.sequence = self
-            .sequence
-            .checked_add(1)
-            .ok_or_else(|| refused("too many chunks"))?;
-        Ok(())
+        self.db.engine().write(batch, false)
     }
 
-    /// Checks that the stream is whole and stands at `meta`, and makes it durable.
+    /// The manifest, once its frame was taken.
+    pub fn manifest(&self) -> Option<&SnapshotManifest> {
+        self.verifier.manifest()
+    }
+
+    /// The number of the frame that comes next: where a broken transfer goes on.
+    pub fn next_frame(&self) -> u32 {
+        self.verifier.next_frame()
+    }
+
+    /// Rows taken so far.
+    pub fn rows(&self) -> u64 {
+        self.verifier.rows()
+    }
+
+    /// Checks that the snapshot is whole and stands at `meta`, and makes it durable.
     pub fn finish(self, meta: SnapshotMeta) -> io::Result<SnapshotData> {
-        if !self.ended {
-            return Err(refused("the stream ended before its last chunk"));
-        }
-        if self.db.applied()?.meta() != meta {
+        let Some(applied) = self.manifest().map(|manifest| manifest.applied.clone()) else {
+            return Err(refused("it ended before its first frame"));
+        };
+        if applied.meta() != meta {
             return Err(refused("its rows stand elsewhere than announced"));
         }
-        self.db.engine().flush()?;
-        Ok(SnapshotData::new(self.db, meta))
+        self.finish_at(applied)
+    }
+
+    /// The same, with the rows standing at `applied` from now on.
+    pub(crate) fn finish_at(self, applied: Applied) -> io::Result<SnapshotData> {
+        self.verifier.finish()?;
+        let engine = self.db.engine();
+        engine.write(vec![tables::write_applied(&applied)], false)?;
+        engine.flush()?;
+        Ok(SnapshotData::new(self.db, applied))
     }
 }

@@ -23,7 +23,8 @@ pub struct Applied {
 }
 
 impl Applied {
-    pub(crate) fn index(&self) -> Option<u64> {
+    /// The index of the last entry applied.
+    pub fn index(&self) -> Option<u64> {
         self.log_id.map(|id| id.index)
     }
 

@@ -76,28 +76,40 @@ impl Shared {
         Staging::create(&self.volume, format!("state/{number}"))
     }
 
-    /// Makes a snapshot of the live state; `apply` goes on meanwhile.
-    fn build(&self) -> io::Result<SnapshotData> {
+    /// Takes a checkpoint of the live state that nobody else knows; it goes with its last handle.
+    ///
+    /// Nothing that `apply` needs is held meanwhile. RocksDB first writes its memtable out, while
+    /// new rows go into the next one, and then makes hard links. Copying the write-ahead log
+    /// instead would be quicker by that one table, but the checkpoint would then hold it in memory
+    /// for as long as it lives, and the log could not be purged up to it.
+    fn checkpoint(&self) -> io::Result<SnapshotData> {
         let number = self.next_build.fetch_add(1, Ordering::Relaxed);
-        let building = format!("snapshots/{BUILDING}{number}");
-        self.db().engine().checkpoint(&building)?;
-        let checkpoint = Database::open_read(&self.volume, building.clone())?;
-        checkpoint.set_discarded(true);
-        let applied = checkpoint.applied()?;
+        let name = format!("snapshots/{BUILDING}{number}");
+        self.db().engine().checkpoint(&name)?;
+        let db = Database::open_read(&self.volume, name)?;
+        db.set_discarded(true);
+        let applied = db.applied()?;
+        Ok(SnapshotData::new(db, applied))
+    }
 
+    /// Makes a snapshot of the live state and keeps it as the newest; `apply` goes on meanwhile.
+    fn build(&self) -> io::Result<SnapshotData> {
+        let checkpoint = self.checkpoint()?;
         let mut newest = hold(&self.newest);
         if let Some(newest) = newest.as_ref()
-            && newest.meta().last_log_id >= applied.log_id
+            && newest.meta().last_log_id >= checkpoint.meta().last_log_id
         {
             // Built or installed by someone else since.
             return Ok(newest.clone());
         }
-        checkpoint.set_discarded(false);
+        let applied = checkpoint.applied().clone();
+        let building = checkpoint.database().name().to_owned();
+        checkpoint.database().set_discarded(false);
         drop(checkpoint);
         let name = snapshot_name(applied.log_id.as_ref());
         self.volume.remove(&name)?;
         self.volume.rename(&building, &name)?;
-        let data = SnapshotData::new(Database::open_read(&self.volume, name)?, applied.meta());
+        let data = SnapshotData::new(Database::open_read(&self.volume, name)?, applied);
         if let Some(old) = newest.replace(data.clone()) {
             old.database().set_discarded(true);
         }
@@ -210,6 +222,15 @@ impl<M: Machine> StateStore<M> {
         self.shared.build()
     }
 
+    /// A checkpoint of the state as it is now, which nobody else knows: for saving it elsewhere. It
+    /// goes with its last handle.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn checkpoint(&self) -> io::Result<SnapshotData> {
+        self.blocking(|store| store.shared.checkpoint()).await
+    }
+
     fn load(&self, db: &Database) -> io::Result<()> {
         db.view(|view| self.machine.load(&MachineView(view)))
     }
@@ -241,12 +262,17 @@ impl<M: Machine> StateStore<M> {
             ));
         }
         let applied = db.view(read_applied)?;
-        // From the moment the pointer is written the folder is the live state.
-        db.set_discarded(false);
-        self.shared.volume.write_pointer(db.name())?;
-        self.shared.replace(db.clone());
-        self.load(&db)?;
-        self.shared.publish(applied);
+        // The machine reads the new rows while the old ones are live, and calls this when nobody
+        // looks: readers see memory, rows and position change as one. From the moment the pointer
+        // is written the folder is the live state.
+        let mut swap = || {
+            db.set_discarded(false);
+            self.shared.volume.write_pointer(db.name())?;
+            self.shared.replace(db.clone());
+            self.shared.publish(applied.clone());
+            Ok(())
+        };
+        db.view(|view| self.machine.install(&MachineView(view), &mut swap))?;
         self.build()?;
         Ok(())
     }
@@ -330,7 +356,7 @@ fn newest_snapshot(volume: &Arc<dyn Volume>) -> io::Result<Option<SnapshotData>>
             .and_then(|db| db.applied().map(|applied| (db, applied)));
         match opened {
             Ok((db, applied)) => {
-                let data = SnapshotData::new(db, applied.meta());
+                let data = SnapshotData::new(db, applied);
                 let (keep, drop) = match newest.take() {
                     Some(old) if old.meta().last_log_id > data.meta().last_log_id => {
                         (old, Some(data))

@@ -16,7 +16,7 @@ const MACHINE: u8 = b'r';
 const AFTER_MACHINE: u8 = b'r' + 1;
 const META: &[u8] = b"mapplied";
 
-fn machine_key(key: &[u8]) -> Vec<u8> {
+pub(crate) fn machine_key(key: &[u8]) -> Vec<u8> {
     let mut full = Vec::with_capacity(key.len() + 1);
     full.push(MACHINE);
     full.extend_from_slice(key);
@@ -39,24 +39,15 @@ pub(crate) fn write_of(row: Row) -> Write {
     }
 }
 
-pub(crate) fn write_applied(applied: &Applied) -> Write {
-    let meta = proto::StateMeta {
+pub(crate) fn put_applied(applied: &Applied) -> proto::StateMeta {
+    proto::StateMeta {
         applied: codec::put_opt_id(&applied.log_id),
         membership: Some(codec::put_stored_membership(&applied.membership)),
         digest: Bytes::copy_from_slice(&applied.digest),
-    };
-    Write::Put {
-        key: META.to_vec(),
-        value: meta.encode_to_vec(),
     }
 }
 
-/// Where the state of `view` stands; a new database stands at the default.
-pub(crate) fn read_applied(view: &dyn View) -> io::Result<Applied> {
-    let Some(bytes) = view.get(META)? else {
-        return Ok(Applied::default());
-    };
-    let meta = proto::StateMeta::decode(&bytes[..]).map_err(CodecError::from)?;
+pub(crate) fn get_applied(meta: proto::StateMeta) -> io::Result<Applied> {
     Ok(Applied {
         log_id: codec::get_opt_id(meta.applied),
         membership: codec::get_stored_membership(meta.membership)?,
@@ -66,6 +57,21 @@ pub(crate) fn read_applied(view: &dyn View) -> io::Result<Applied> {
             .try_into()
             .map_err(|_| CodecError::Missing("the state's digest"))?,
     })
+}
+
+pub(crate) fn write_applied(applied: &Applied) -> Write {
+    Write::Put {
+        key: META.to_vec(),
+        value: put_applied(applied).encode_to_vec(),
+    }
+}
+
+/// Where the state of `view` stands; a new database stands at the default.
+pub(crate) fn read_applied(view: &dyn View) -> io::Result<Applied> {
+    let Some(bytes) = view.get(META)? else {
+        return Ok(Applied::default());
+    };
+    get_applied(proto::StateMeta::decode(&bytes[..]).map_err(CodecError::from)?)
 }
 
 /// A view of the machine's rows.

@@ -6,4 +6,6 @@ mod conformance;
 mod fixture;
 mod identity;
 mod log;
+mod restore;
+mod snapshot;
 mod state;

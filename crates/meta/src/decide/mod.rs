@@ -13,6 +13,7 @@ mod flush;
 mod gc;
 mod index;
 mod node;
+mod restore;
 mod segment;
 
 #[cfg(test)]
@@ -148,6 +149,7 @@ impl State {
             Command::AdvanceClock(cmd) => epoch::advance_clock(self, cmd, out),
             Command::ReserveIds(cmd) => epoch::reserve_ids(self, cmd, out),
             Command::MarkCheck(_) => epoch::mark_check(out),
+            Command::RestoreCluster(cmd) => restore::restore_cluster(self, cmd, out),
             Command::ExpireTokens(_) => annotation::expire_tokens(self, ctx, out),
             Command::CreateCollection(cmd) => collection::create(self, ctx, cmd, out),
             Command::DropCollection(cmd) => collection::drop_collection(self, ctx, cmd, out),

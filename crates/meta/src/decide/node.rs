@@ -72,7 +72,7 @@ pub(super) fn expire(state: &State, cmd: &pb::ExpireNode, out: &mut Delta) -> Ou
     }
 }
 
-fn forget(state: &State, id: i64, out: &mut Delta) {
+pub(super) fn forget(state: &State, id: i64, out: &mut Delta) {
     for row in state.channels().filter(|row| row.node_id == id) {
         let mut row = pb::ChannelRow::clone(row);
         orphan(&mut row);

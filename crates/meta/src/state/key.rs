@@ -40,6 +40,29 @@ pub mod table {
     pub const GC_PAUSE: u8 = 16;
 }
 
+/// What a table is called, by the first byte of its keys.
+pub fn table_name(table: u8) -> Option<&'static str> {
+    Some(match table {
+        table::SINGLETON => "windows",
+        table::COLLECTION => "collections",
+        table::SEGMENT => "segments",
+        table::POSITION => "positions",
+        table::BINLOG => "log files",
+        table::CHANNEL => "channels",
+        table::COVERAGE => "stored rows",
+        table::NODE => "data nodes",
+        table::ANNOTATION => "annotations",
+        table::TOKEN => "request tokens",
+        table::COMPACTION => "compactions",
+        table::INDEX => "indexes",
+        table::BUILD => "index builds",
+        table::LINEAGE => "lineage",
+        table::CARRIED => "carried delete logs",
+        table::GC_PAUSE => "pauses of garbage collection",
+        _ => return None,
+    })
+}
+
 fn ordered(id: i64) -> [u8; 8] {
     ((id as u64) ^ (1 << 63)).to_be_bytes()
 }

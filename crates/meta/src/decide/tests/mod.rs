@@ -8,6 +8,7 @@ mod gc;
 mod index;
 mod life;
 mod random;
+mod restore;
 mod segment;
 
 use std::collections::BTreeMap;

@@ -83,7 +83,6 @@ async fn one(stage: &mut Stage<'_>, cluster: &mut Cluster, load: &Load) -> Resul
     })
     .await?;
     let successor = cluster.wait_for_successor(leader, PATIENCE).await?;
-    cluster.member(index).small()?.free()?;
     cluster.member(index).small()?.fill(0)?;
     let ops = stage.history.acks();
     load.progress(500).await?;
@@ -130,7 +129,6 @@ async fn all(stage: &mut Stage<'_>, cluster: &mut Cluster, load: &Load) -> Resul
         .await
         .context("reads stopped with the writes")?;
     for index in 0..cluster.len() {
-        cluster.member(index).small()?.free()?;
         cluster.member(index).small()?.fill(0)?;
     }
     // As long as nobody makes room it stays like that.

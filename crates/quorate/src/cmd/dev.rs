@@ -119,8 +119,10 @@ fn announce(cluster: &DevCluster, output: Output) -> Result<(), CliError> {
     });
     let endpoints = cluster.endpoints().join(",");
     let text = format!(
-        "{}\n\nthe cluster is up; Ctrl-C stops it\n\nexport QUORATE_ENDPOINTS={endpoints}",
-        table(&columns, rows)
+        "{}\n\nthe cluster is up; Ctrl-C stops it\n\n\
+         export QUORATE_ENDPOINTS={endpoints} QUORATE_OBJECT_STORE={}",
+        table(&columns, rows),
+        cluster.object_store(),
     );
     let value = serde_json::json!({
         "endpoints": cluster.endpoints(),

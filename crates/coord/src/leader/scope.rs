@@ -49,7 +49,9 @@ pub struct Scope {
     /// Wakes the seal and flush loop: a time tick came, or a flush was asked for.
     pub ticked: Notify,
     /// One round of garbage collection at a time.
-    pub gc: tokio::sync::Mutex<()>,
+    pub gc_round: tokio::sync::Mutex<()>,
+    /// One look for orphans at a time; it may take hours.
+    pub gc_scan: tokio::sync::Mutex<()>,
     /// When this epoch began, on the monotonic clock.
     pub opened: Instant,
     /// How far time jumped forward when this epoch began, ms. The cluster may have been without a
@@ -92,7 +94,8 @@ impl Scope {
             floor: first.max(bound).plus_ms(expiration),
             leases: Mutex::new(nodes.into_iter().map(|id| (id, lease)).collect()),
             ticked: Notify::new(),
-            gc: tokio::sync::Mutex::default(),
+            gc_round: tokio::sync::Mutex::default(),
+            gc_scan: tokio::sync::Mutex::default(),
             opened: Instant::now(),
             // A cluster that never had a leader has no time to jump from.
             jumped_ms: if bound.is_zero() {

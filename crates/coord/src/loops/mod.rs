@@ -30,6 +30,7 @@ pub(crate) fn spawn_all(
     tasks.spawn(nodes::run(coordinator.clone(), scope.clone()));
     tasks.spawn(tombstones::run(coordinator.clone(), scope.clone()));
     tasks.spawn(gc::run(coordinator.clone(), scope.clone()));
+    tasks.spawn(gc::scan(coordinator.clone(), scope.clone()));
     tasks.spawn(compaction::run(coordinator.clone(), scope.clone()));
     tasks.spawn(index::run(coordinator.clone(), scope.clone()));
 }

@@ -54,6 +54,7 @@ pub(crate) struct Done {
     pub orphans: u64,
 }
 
+/// Collects what was dropped, round by round.
 pub(super) async fn run(coordinator: Arc<Coordinator>, scope: Arc<Scope>) {
     let policy = &coordinator.config().policy.gc;
     let (interval, grace) = (policy.interval, policy.condemn_grace);
@@ -62,24 +63,13 @@ pub(super) async fn run(coordinator: Arc<Coordinator>, scope: Arc<Scope>) {
         tracing::warn!("garbage collection is off: {NO_STORE}");
         return;
     }
-    // Objects were listed when some earlier leader did; who becomes leader lists them once early.
-    let mut scan_at = Instant::now() + interval;
     let mut period = interval.min(FIRST_ROUND);
     while super::next_round(&scope, &wakes.gc, period).await {
-        let with_orphans = Instant::now() >= scan_at;
         let mut done = Done::default();
-        let outcome = tokio::select! {
+        tokio::select! {
             biased;
             () = scope.cancel.cancelled() => return,
-            outcome = round(&coordinator, &scope, with_orphans, &mut done) => outcome,
-        };
-        match outcome {
-            Ok(()) if with_orphans => scan_at = Instant::now() + policy.scan_interval,
-            Ok(()) => {}
-            Err(error) => tracing::info!(%error, "garbage collection did not get to its end"),
-        }
-        if done != Done::default() {
-            tracing::info!(?done, "garbage collected");
+            outcome = collect(&coordinator, &scope, &mut done) => tell(outcome, done),
         }
         // What is condemned waits for its grace, not for a whole period.
         let waits = coordinator.state().condemned().next().is_some();
@@ -87,6 +77,43 @@ pub(super) async fn run(coordinator: Arc<Coordinator>, scope: Arc<Scope>) {
             true => interval.min(grace.max(ROUND_MIN)),
             false => interval,
         };
+    }
+}
+
+/// Looks for orphans now and then. Apart from the rounds: listing a large object store takes hours,
+/// and what was dropped must not wait for it.
+pub(super) async fn scan(coordinator: Arc<Coordinator>, scope: Arc<Scope>) {
+    if coordinator.objects().is_none() {
+        return;
+    }
+    let policy = &coordinator.config().policy.gc;
+    // Objects were listed when some earlier leader did; who becomes leader lists them once early.
+    let mut pause = policy.interval;
+    loop {
+        let mut done = Done::default();
+        let looked = async {
+            tokio::time::sleep(pause).await;
+            look_and_collect(&coordinator, &scope, &mut done).await
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = scope.cancel.cancelled() => return,
+            outcome = looked => outcome,
+        };
+        pause = match outcome {
+            Ok(()) => policy.scan_interval,
+            Err(_) => policy.interval,
+        };
+        tell(outcome, done);
+    }
+}
+
+fn tell(outcome: Result<()>, done: Done) {
+    if let Err(error) = outcome {
+        tracing::info!(%error, "garbage collection did not get to its end");
+    }
+    if done != Done::default() {
+        tracing::info!(?done, "garbage collected");
     }
 }
 
@@ -129,23 +156,31 @@ pub(crate) async fn round(
     with_orphans: bool,
     done: &mut Done,
 ) -> Result<()> {
-    let _single = scope.gc.lock().await;
+    let collected = collect(coordinator, scope, done).await;
+    let orphans = match with_orphans {
+        true => look_and_collect(coordinator, scope, done).await,
+        false => Ok(()),
+    };
+    collected.and(orphans)
+}
+
+/// Collects what was dropped.
+async fn collect(coordinator: &Coordinator, scope: &Scope, done: &mut Done) -> Result<()> {
+    let _single = scope.gc_round.lock().await;
     let gc = Gc::of(coordinator, scope)?;
     metrics::gc_run();
     let condemned = condemn::run(&gc, done).await;
     let segments = delete::run(&gc, done).await;
     let indexes = indexes::run(&gc, done).await;
     let collections = condemn::forget_collections(&gc, done).await;
-    let orphans = match with_orphans {
-        true => orphans::collect(&gc, done).await,
-        false => Ok(()),
-    };
     // Each of them may fail by itself, say on one object; the others go on.
-    condemned
-        .and(segments)
-        .and(indexes)
-        .and(collections)
-        .and(orphans)
+    condemned.and(segments).and(indexes).and(collections)
+}
+
+/// Collects orphans.
+async fn look_and_collect(coordinator: &Coordinator, scope: &Scope, done: &mut Done) -> Result<()> {
+    let _single = scope.gc_scan.lock().await;
+    orphans::collect(&Gc::of(coordinator, scope)?, done).await
 }
 
 /// Looks for orphans and deletes none.

@@ -18,7 +18,7 @@ MINUTES ?= 3
 ROUNDS ?= 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-selftest up soak sim test cluster-test test-faults faults-setup check-wire descriptors bench-api bench-compaction fmt lint clean-data
+.PHONY: help setup build demo demo-selftest up soak sim test test-store cluster-test test-faults faults-setup check-wire descriptors bench-api bench-compaction fmt lint clean-data
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -47,6 +47,9 @@ sim: build ## simulate whole clusters from seeds: SEEDS=200 FROM=1, or SEED=7 wi
 
 test: build ## formatting, lints, layers, wire tables, all tests, documentation
 	@scripts/test.sh $(XTASK)
+
+test-store: setup ## the store's tests alone: openraft's suite, models, crashes, damage, its example and docs
+	@scripts/test-store.sh
 
 cluster-test: build ## try what cluster/ ships: units, TLS, rolling restart, replacing a node
 	@scripts/cluster-test.sh $(QUORATE)

@@ -1,7 +1,7 @@
 //! A data folder: who it belongs to, and that only one process has it open.
 //!
 //! Invariants: an empty folder has no identity and gets one only by [`DataDir::init`];
-//! an identity never changes; a folder of a newer format is not touched.
+//! a folder with an identity has a witness; an identity never changes; a folder of a newer format is not touched.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -10,16 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::REJOIN;
 use crate::engine::rocks::{replace_file, sync_folder};
 use crate::types::NodeId;
+use crate::witness;
 
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "LOCK";
 /// There for as long as the folder is being filled from a snapshot.
 const RESTORING: &str = "RESTORING";
 
-/// The format this release writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format this release writes, and the newest it reads. Format 1, which was never released, had
+/// neither a witness nor a chained log.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest format this release reads.
+const OLDEST_FORMAT: u32 = 2;
 
 /// Who a data folder belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +53,10 @@ pub enum DataDirError {
     #[error("{0} is in use by another process; stop that one first")]
     InUse(PathBuf),
     /// The identity file cannot be read.
-    #[error("{0} is damaged; restore the file, or rejoin this member as a new node")]
+    #[error("{0} is damaged; restore the file, or {REJOIN}")]
     Damaged(PathBuf, #[source] serde_json::Error),
     /// There is data but nothing says whose.
-    #[error(
-        "{0} holds data but no identity.json; restore the file, or rejoin this member as a new node"
-    )]
+    #[error("{0} holds data but no identity.json; restore the file, or {REJOIN}")]
     Lost(PathBuf),
     /// Written by a newer release.
     #[error("{path} has format {found}, this release reads up to {known}; use a newer release")]
@@ -64,6 +67,16 @@ pub enum DataDirError {
         found: u32,
         /// The newest format this release knows.
         known: u32,
+    },
+    /// Written by an older release than this one can read.
+    #[error("{path} has format {found}, this release reads from {oldest} on; {REJOIN}")]
+    Older {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The oldest format this release reads.
+        oldest: u32,
     },
     /// Belongs to another cluster.
     #[error("{path} belongs to cluster {found}, not {expected}; check the data folder's path")]
@@ -185,7 +198,11 @@ impl DataDir {
         if held.is_some() {
             return Err(DataDirError::AlreadyInitialised(self.path.clone()));
         }
-        check_format(&self.path, &identity)?;
+        check_format(&self.path, identity.format_version)?;
+        // Whoever has an identity has a witness.
+        let path = self.path.join(witness::NAME);
+        replace_file(&path, &witness::blank())
+            .map_err(|source| DataDirError::Io { path, source })?;
         let path = self.path.join(IDENTITY);
         let bytes = serde_json::to_vec_pretty(&identity)
             .map_err(|e| DataDirError::Damaged(path.clone(), e))?;
@@ -253,15 +270,23 @@ pub(crate) fn undo_restore(folder: &Path) -> io::Result<()> {
     fs::remove_file(folder.join(RESTORING))
 }
 
-fn check_format(path: &Path, identity: &Identity) -> Result<(), DataDirError> {
-    if identity.format_version <= FORMAT_VERSION {
-        return Ok(());
+fn check_format(path: &Path, found: u32) -> Result<(), DataDirError> {
+    let path = path.to_owned();
+    if found > FORMAT_VERSION {
+        return Err(DataDirError::Newer {
+            path,
+            found,
+            known: FORMAT_VERSION,
+        });
     }
-    Err(DataDirError::Newer {
-        path: path.to_owned(),
-        found: identity.format_version,
-        known: FORMAT_VERSION,
-    })
+    if found < OLDEST_FORMAT {
+        return Err(DataDirError::Older {
+            path,
+            found,
+            oldest: OLDEST_FORMAT,
+        });
+    }
+    Ok(())
 }
 
 fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
@@ -284,12 +309,6 @@ fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
     };
     let damaged = |e| DataDirError::Damaged(path.clone(), e);
     let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if version.format_version > FORMAT_VERSION {
-        return Err(DataDirError::Newer {
-            path: folder.to_owned(),
-            found: version.format_version,
-            known: FORMAT_VERSION,
-        });
-    }
+    check_format(folder, version.format_version)?;
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }

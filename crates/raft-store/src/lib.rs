@@ -11,9 +11,12 @@ mod identity;
 mod log;
 mod machine;
 pub mod runtime;
+mod seal;
 mod snapshot;
 mod state;
+pub mod testing;
 pub mod types;
+mod witness;
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use std::time::Duration;
 pub use codec::CodecError;
 pub use engine::{EachRow, Engine, MemDisk, View, ViewTask, Write};
 pub use identity::{DataDir, DataDirError, FORMAT_VERSION, Identity};
-pub use log::{LogStore, WriterMode};
+pub use log::{LogMonitor, LogStats, LogStore, WriterMode};
 pub use machine::{AppliedEntry, Commit, Machine, Row};
 pub use runtime::Runtime;
 pub use snapshot::{
@@ -38,6 +41,10 @@ pub use types::{
 
 use engine::Volume;
 use engine::rocks::RocksVolume;
+
+/// What an operator does with a member whose folder cannot be trusted.
+pub(crate) const REJOIN: &str = "this member must not vote or serve any more: take it out with \
+    `quorate member remove`, empty its folder, and add it as a new member with `quorate member add`";
 
 /// How much memory the store may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,10 +91,16 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// A file is damaged, or lost what this member had promised.
+    #[error("{file} cannot be trusted: {what}; {REJOIN}")]
+    Untrusted {
+        /// The file or folder.
+        file: String,
+        /// What is wrong with it, with the index of the entry.
+        what: io::Error,
+    },
     /// The state lost entries that the log no longer holds.
-    #[error(
-        "the state ends at {applied:?} but the log was purged up to {purged}; rejoin this member as a new node"
-    )]
+    #[error("the state ends at {applied:?} but the log was purged up to {purged}; {REJOIN}")]
     StateLost {
         /// The last entry of the state.
         applied: Option<LogId>,
@@ -108,19 +121,32 @@ pub fn open<M: Machine>(
     machine: Arc<M>,
     options: &Options,
 ) -> Result<(LogStore, StateStore<M>), OpenError> {
+    let volume = rocks_volume(dir, options)?;
+    open_volume(volume, machine, options, WriterMode::Thread)
+}
+
+/// The volume of a folder that has an identity and all its parts.
+fn rocks_volume(dir: &DataDir, options: &Options) -> Result<Arc<dyn Volume>, OpenError> {
     if dir.identity().is_none() {
         return Err(DataDirError::NotInitialised(dir.path().to_owned()).into());
     }
-    if dir.path().join("state/CURRENT").exists() && !dir.path().join("log").exists() {
-        // A member that forgets its vote must never vote again.
-        return Err(OpenError::io("log")(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the log folder is missing; restore it, or rejoin this member as a new node",
-        )));
+    // A member that forgets its vote must never vote again.
+    for (name, expected) in [
+        // It is made with the identity.
+        (witness::NAME, true),
+        (log::NAME, dir.path().join("state/CURRENT").exists()),
+    ] {
+        let path = dir.path().join(name);
+        if expected && !path.exists() {
+            return Err(OpenError::Untrusted {
+                file: path.display().to_string(),
+                what: io::Error::new(io::ErrorKind::NotFound, "it is missing"),
+            });
+        }
     }
     let volume =
         RocksVolume::new(dir.path(), options, dir.lock()).map_err(OpenError::io("data folder"))?;
-    open_volume(Arc::new(volume), machine, options, WriterMode::Thread)
+    Ok(Arc::new(volume))
 }
 
 /// Opens log and state on a simulated disk whose syncs take `sync_latency`.
@@ -145,14 +171,25 @@ fn open_volume<M: Machine>(
     options: &Options,
     mode: WriterMode,
 ) -> Result<(LogStore, StateStore<M>), OpenError> {
-    let engine = volume.open("log").map_err(OpenError::io("log"))?;
+    let place = volume.clone();
+    let untrusted = |refused: log::Refused| match refused.source.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::NotFound => OpenError::Untrusted {
+            file: place.locate(refused.name),
+            what: refused.source,
+        },
+        _ => OpenError::io(refused.name)(refused.source),
+    };
+    let opened = log::Opened::open(&*volume, options).map_err(&untrusted)?;
     let state = StateStore::open(volume, machine).map_err(OpenError::io("state"))?;
-    let purged = LogStore::purged(&*engine).map_err(OpenError::io("log"))?;
-    if let Some(purged) = purged {
+    if let Some(purged) = opened.purged() {
         recover(&state, purged)?;
     }
-    let log = LogStore::open(engine, mode, options, state.applied().log_id)
-        .map_err(OpenError::io("log"))?;
+    let log = LogStore::start(opened, mode, options, state.applied().log_id).map_err(|source| {
+        untrusted(log::Refused {
+            name: log::NAME,
+            source,
+        })
+    })?;
     Ok((log, state))
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{EachRow, Engine, View, ViewTask, Volume, Write};
+use super::{Block, EachRow, Engine, View, ViewTask, Volume, Write};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -63,10 +63,17 @@ fn change(rows: &mut Rows, write: &Write) {
     }
 }
 
+#[derive(Clone, Default)]
+struct Bytes {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+}
+
 #[derive(Default)]
 struct State {
     incarnation: u64,
     dbs: BTreeMap<String, Db>,
+    blocks: BTreeMap<String, Bytes>,
     pointer: Option<String>,
 }
 
@@ -95,6 +102,9 @@ impl MemDisk {
         for db in state.dbs.values_mut() {
             db.unsynced.clear();
             db.current = db.durable.clone();
+        }
+        for block in state.blocks.values_mut() {
+            block.current = block.durable.clone();
         }
     }
 
@@ -140,10 +150,38 @@ impl MemVolume {
 }
 
 fn missing(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("no database {name}"))
+    io::Error::new(io::ErrorKind::NotFound, format!("no {name} on this disk"))
 }
 
 impl Volume for MemVolume {
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        let state = self.lock()?;
+        Ok(state.dbs.contains_key(name) || state.blocks.contains_key(name))
+    }
+
+    fn locate(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn create_block(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let block = Bytes {
+            durable: bytes.to_owned(),
+            current: bytes.to_owned(),
+        };
+        self.lock()?.blocks.insert(name.to_owned(), block);
+        Ok(())
+    }
+
+    fn open_block(&self, name: &str) -> io::Result<Arc<dyn Block>> {
+        if !self.lock()?.blocks.contains_key(name) {
+            return Err(missing(name));
+        }
+        Ok(Arc::new(MemBlock {
+            volume: self.clone(),
+            name: name.to_owned(),
+        }))
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn Engine>> {
         self.lock()?.dbs.entry(name.to_owned()).or_default();
         Ok(self.engine(name))
@@ -189,6 +227,44 @@ impl Volume for MemVolume {
 
     fn threads(&self) -> bool {
         false
+    }
+}
+
+struct MemBlock {
+    volume: MemVolume,
+    name: String,
+}
+
+impl MemBlock {
+    fn with_bytes<T>(&self, f: impl FnOnce(&mut Bytes) -> T) -> io::Result<T> {
+        let mut state = self.volume.lock()?;
+        let bytes = state
+            .blocks
+            .get_mut(&self.name)
+            .ok_or_else(|| missing(&self.name))?;
+        Ok(f(bytes))
+    }
+}
+
+impl Block for MemBlock {
+    fn read(&self, limit: usize) -> io::Result<Vec<u8>> {
+        self.with_bytes(|bytes| bytes.current.iter().copied().take(limit).collect())
+    }
+
+    fn write(&self, offset: u64, new: &[u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.saturating_add(new.len());
+        self.with_bytes(|bytes| match bytes.current.get_mut(start..end) {
+            Some(place) => {
+                place.copy_from_slice(new);
+                Ok(())
+            }
+            None => Err(io::Error::other("a write beyond the end of the block")),
+        })?
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with_bytes(|bytes| bytes.durable.clone_from(&bytes.current))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the log and the state need from a key/value store, and the two that provide it:
-//! RocksDB for production, memory for the deterministic simulation.
+//! RocksDB for production, memory for the deterministic simulation. Beside databases a volume
+//! holds blocks, small files written in place.
 //!
 //! Invariants: a batch is all or nothing; a synced write also makes every earlier write
 //! of the same database durable; a view never changes.
@@ -89,8 +90,32 @@ pub trait Engine: Send + Sync {
     fn reclaim(&self, from: Vec<u8>, to: Vec<u8>);
 }
 
+/// A small file of fixed size that is written in place.
+pub(crate) trait Block: Send + Sync {
+    /// Its first bytes: at most `limit`, fewer if it is shorter.
+    fn read(&self, limit: usize) -> io::Result<Vec<u8>>;
+
+    /// Overwrites the bytes from `offset` on.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes every earlier write durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// Where databases live, by name (`log`, `state/3`, `snapshots/...`).
 pub(crate) trait Volume: Send + Sync {
+    /// Whether a database or block of this name exists.
+    fn exists(&self, name: &str) -> io::Result<bool>;
+
+    /// How to name a database or block to an operator.
+    fn locate(&self, name: &str) -> String;
+
+    /// Makes a block that holds `bytes`, durably; replaces one of the same name.
+    fn create_block(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Opens a block that exists.
+    fn open_block(&self, name: &str) -> io::Result<Arc<dyn Block>>;
+
     /// Opens a database for writing, making it if it is missing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn Engine>>;
 

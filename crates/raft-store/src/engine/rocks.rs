@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -16,7 +17,7 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
-use super::{EachRow, Engine, View, ViewTask, Volume, Write};
+use super::{Block, EachRow, Engine, View, ViewTask, Volume, Write};
 use crate::Options;
 
 /// Read at once from a database that is read through.
@@ -24,7 +25,15 @@ const READ_AHEAD_BYTES: usize = 2 << 20;
 const POINTER: &str = "state/CURRENT";
 
 fn failed(error: rocksdb::Error) -> io::Error {
-    io::Error::other(error)
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        // The bindings drop the code that says so.
+        rocksdb::ErrorKind::IOError if error.as_ref().contains("No such file") => {
+            io::ErrorKind::NotFound
+        }
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 /// Makes the names inside `folder` durable.
@@ -106,7 +115,54 @@ impl RocksVolume {
     }
 }
 
+struct FileBlock(File);
+
+impl Block for FileBlock {
+    fn read(&self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; limit];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
 impl Volume for RocksVolume {
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.root.join(name).try_exists()
+    }
+
+    fn locate(&self, name: &str) -> String {
+        self.root.join(name).display().to_string()
+    }
+
+    fn create_block(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        replace_file(&self.root.join(name), bytes)
+    }
+
+    fn open_block(&self, name: &str) -> io::Result<Arc<dyn Block>> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(self.root.join(name))?;
+        Ok(Arc::new(FileBlock(file)))
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn Engine>> {
         let db = DB::open(&self.db_options(name), self.root.join(name)).map_err(failed)?;
         Ok(self.engine(db, false))

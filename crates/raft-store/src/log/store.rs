@@ -8,23 +8,27 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, ControlFlow, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::codec::{
-    COMMITTED, PURGED, VOTE, after_entries, entry_key, get_entry, index_of, key_after, put_entry,
+    START, Stored, after_entries, entry_key, index_of, key_after, put_committed, put_entry,
+    put_purged, put_vote, stored_bytes,
 };
-use super::tail::Tail;
-use super::writer::{Done, Job, Writer, WriterMode};
+use super::load::Opened;
+use super::tail::{LogStats, Tail};
+use super::writer::{Change, Done, Job, Writer, WriterMode};
 use crate::Options;
-use crate::codec::{decode_log_id, decode_vote, encode_log_id, encode_vote};
+use crate::codec::encode_entry;
 use crate::engine::{Engine, Write};
 use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::witness::Position;
 
 /// Most jobs that wait for the writer.
 const QUEUE_JOBS: usize = 4096;
@@ -39,11 +43,8 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-fn corrupt(what: String) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("{what}; this member must not go on, rejoin it as a new node"),
-    )
+pub(super) fn corrupt(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
 fn gone<E>(_: E) -> io::Error {
@@ -74,6 +75,29 @@ impl Drop for Shared {
     }
 }
 
+/// Looks at the size of a log, for as long as that is open.
+#[derive(Clone)]
+pub struct LogMonitor(Weak<Shared>);
+
+impl LogMonitor {
+    fn tail<T>(&self, look: impl FnOnce(&Tail) -> T) -> Option<T> {
+        let shared = self.0.upgrade()?;
+        let tail = shared.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(look(&tail))
+    }
+
+    /// How much the log holds; nothing once it is closed.
+    pub fn stats(&self) -> Option<LogStats> {
+        self.tail(Tail::stats)
+    }
+
+    /// The first index from which on the log holds at most `bytes`: the index after the last
+    /// entry, if that one alone is larger. Nothing once the log is closed.
+    pub fn index_within(&self, bytes: u64) -> Option<u64> {
+        self.tail(|tail| tail.index_within(bytes))
+    }
+}
+
 /// The Raft log of one member; a cheap handle that also reads.
 #[derive(Clone)]
 pub struct LogStore {
@@ -81,29 +105,21 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the log and checks it. `applied` is what the state already holds.
-    pub(crate) fn open(
-        engine: Arc<dyn Engine>,
+    /// Starts the writer of a log that was found whole. `applied` is what the state already holds.
+    pub(crate) fn start(
+        opened: Opened,
         mode: WriterMode,
         options: &Options,
         applied: Option<LogId>,
     ) -> io::Result<Self> {
-        let mut tail = load(&*engine, options)?;
-        if let Some(applied) = applied
-            && tail.last.is_none_or(|last| last.index < applied.index)
-        {
-            // After a power loss the others may have committed, and the state kept, what the
-            // log lost: it goes on after the state.
-            tracing::warn!(%applied, last = ?tail.last, "the log ends before the state; it goes on after the state");
-            engine.write(purge_writes(0, applied), true)?;
-            tail.purge(applied);
-        }
+        let (engine, witness, tail) = opened.go_on_after(applied)?;
         let unreclaimed = tail.first_index();
         let tail = Arc::new(Mutex::new(tail));
         let (sender, queue) = mpsc::channel(QUEUE_JOBS);
         let writer = Writer {
             engine: engine.clone(),
             tail: tail.clone(),
+            witness,
             queue,
         };
         let shares = u32::try_from((options.log_queue_bytes / SHARE_BYTES).max(1))
@@ -123,20 +139,23 @@ impl LogStore {
         })
     }
 
-    /// The last entry the log in `engine` gave up.
-    pub(crate) fn purged(engine: &dyn Engine) -> io::Result<Option<LogId>> {
-        let mut purged = Ok(None);
-        engine.with_view(&mut |view| purged = view.get(PURGED))?;
-        Ok(purged?.map(|bytes| decode_log_id(&bytes)).transpose()?)
-    }
-
     /// First and last log id held, as openraft sees them.
     pub fn state(&self) -> LogState<TypeConfig> {
         let tail = self.tail();
         LogState {
-            last_purged_log_id: tail.purged,
-            last_log_id: tail.last,
+            last_purged_log_id: tail.purged.map(|purged| purged.log_id),
+            last_log_id: tail.last().map(|last| last.log_id),
         }
+    }
+
+    /// How much the log holds.
+    pub fn stats(&self) -> LogStats {
+        self.tail().stats()
+    }
+
+    /// Looks at the log's size without keeping it open.
+    pub fn monitor(&self) -> LogMonitor {
+        LogMonitor(Arc::downgrade(&self.shared))
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -146,17 +165,17 @@ impl LogStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes memory and queues the job that makes it durable, as one step.
+    /// Changes memory and queues the job that makes it durable, as one step. `bytes` is about what
+    /// the job writes; `change` says what exactly.
     async fn submit(
         &self,
-        writes: Vec<Write>,
+        bytes: usize,
         sync: bool,
         reclaim: Option<(Vec<u8>, Vec<u8>)>,
         done: Done,
-        change: impl FnOnce(&mut Tail, u64) -> io::Result<()>,
+        change: impl FnOnce(&mut Tail, u64) -> io::Result<(Vec<Write>, Change)>,
     ) -> io::Result<()> {
         self.tail().check()?;
-        let bytes: usize = writes.iter().map(Write::size_bytes).sum();
         let shares = u32::try_from(bytes / SHARE_BYTES + 1)
             .unwrap_or(u32::MAX)
             .min(self.shared.queue_shares);
@@ -172,10 +191,11 @@ impl LogStore {
         let mut tail = self.tail();
         tail.check()?;
         let number = tail.next_job();
-        change(&mut tail, number)?;
+        let (writes, change) = change(&mut tail, number)?;
         slot.send(Job {
             number,
             writes,
+            change,
             sync,
             reclaim,
             done,
@@ -184,27 +204,43 @@ impl LogStore {
         Ok(())
     }
 
-    /// Like [`submit`](Self::submit), synced, and waits until it is on disk.
+    /// Like [`submit`](Self::submit) of a few rows, synced, and waits until they are on disk.
     async fn submit_synced(
         &self,
-        writes: Vec<Write>,
         reclaim: Option<(Vec<u8>, Vec<u8>)>,
-        change: impl FnOnce(&mut Tail),
+        change: impl FnOnce(&mut Tail) -> (Vec<Write>, Change),
     ) -> io::Result<()> {
         let (reply, wait) = oneshot::channel();
-        self.submit(writes, true, reclaim, Done::Reply(reply), |tail, _| {
-            change(tail);
-            Ok(())
+        self.submit(0, true, reclaim, Done::Reply(reply), |tail, _| {
+            Ok(change(tail))
         })
         .await?;
         wait.await.map_err(gone)?
+    }
+
+    /// The entry at `index`, which the log must hold or have purged last.
+    fn position(&self, index: u64) -> io::Result<Position> {
+        if let Some(known) = self.tail().position(index) {
+            return Ok(known);
+        }
+        let mut found = None;
+        scan(
+            &*self.shared.engine,
+            index,
+            index.saturating_add(1),
+            |index, value| {
+                found = Some(Stored::check(index, value)?.position()?);
+                Ok(ControlFlow::Break(()))
+            },
+        )?;
+        found.ok_or_else(|| corrupt(format!("log entry {index} is missing")))
     }
 
     /// The entries in `from..to` that the log holds; with `limit` at least one, and about
     /// that many bytes.
     fn read(&self, from: u64, to: u64, limit: Option<usize>) -> io::Result<Vec<Entry>> {
         loop {
-            let (from, to, disk_end, cached, removals) = {
+            let (from, to, disk_end, before, cached, removals) = {
                 let tail = self.tail();
                 tail.check()?;
                 let from = from.max(tail.first_index());
@@ -213,12 +249,17 @@ impl LogStore {
                     return Ok(Vec::new());
                 }
                 let disk_end = tail.cache_start().map_or(to, |start| start.clamp(from, to));
-                (from, to, disk_end, tail.cached(disk_end, to), tail.removals)
+                let before = from
+                    .checked_sub(1)
+                    .and_then(|index| tail.position(index))
+                    .map(|position| position.link);
+                let cached = tail.cached(disk_end, to);
+                (from, to, disk_end, before, cached, tail.removals)
             };
             let mut entries = Vec::new();
             let mut budget = limit;
             if from < disk_end {
-                match self.read_disk(from, disk_end, &mut budget) {
+                match self.read_disk(from, disk_end, before, cached.before, &mut budget) {
                     Ok(read) => entries = read,
                     // Entries went away meanwhile: look again. The count only grows with a
                     // truncate or a purge, so this ends.
@@ -230,7 +271,7 @@ impl LogStore {
                     return Ok(entries);
                 }
             }
-            for entry in cached {
+            for entry in cached.entries {
                 if !spend(&mut budget, stored_size(&entry)) && !entries.is_empty() {
                     break;
                 }
@@ -241,9 +282,19 @@ impl LogStore {
         }
     }
 
-    fn read_disk(&self, from: u64, to: u64, budget: &mut Option<usize>) -> io::Result<Vec<Entry>> {
+    /// Reads `from..to` off the disk, where the entry at `from` continues `before` and the one at
+    /// `to` continues `after`, as far as that is known.
+    fn read_disk(
+        &self,
+        from: u64,
+        to: u64,
+        before: Option<u32>,
+        after: Option<u32>,
+        budget: &mut Option<usize>,
+    ) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut limited = false;
+        let mut link = before;
         scan(&*self.shared.engine, from, to, |index, value| {
             let next = from + entries.len() as u64;
             if index != next {
@@ -253,12 +304,25 @@ impl LogStore {
                 limited = true;
                 return Ok(ControlFlow::Break(()));
             }
-            entries.push(get_entry(index, value)?);
+            let stored = Stored::check(index, value)?;
+            if let Some(link) = link {
+                stored.follows(link)?;
+            }
+            link = Some(stored.link);
+            entries.push(stored.entry()?);
             Ok(ControlFlow::Continue(()))
         })?;
         let next = from + entries.len() as u64;
         if !limited && next != to {
             return Err(corrupt(format!("log entry {next} is missing")));
+        }
+        if next == to
+            && let (Some(link), Some(after)) = (link, after)
+            && link != after
+        {
+            return Err(corrupt(format!(
+                "log entry {to} does not continue the entry before it"
+            )));
         }
         Ok(entries)
     }
@@ -287,7 +351,7 @@ fn stored_size(entry: &Entry) -> usize {
 }
 
 /// Calls `each` with index and value of every stored entry in `from..to`.
-fn scan(
+pub(super) fn scan(
     engine: &dyn Engine,
     from: u64,
     to: u64,
@@ -315,58 +379,13 @@ fn scan(
     result
 }
 
-/// Reads what the database holds and checks that it is one whole log.
-fn load(engine: &dyn Engine, options: &Options) -> io::Result<Tail> {
-    let mut tail = Tail::new(options.log_cache_bytes);
-    let mut meta = Ok(());
-    engine.with_view(&mut |view| {
-        meta = (|| {
-            tail.vote = view.get(VOTE)?.map(|b| decode_vote(&b)).transpose()?;
-            tail.committed = view
-                .get(COMMITTED)?
-                .map(|b| decode_log_id(&b))
-                .transpose()?;
-            tail.purged = view.get(PURGED)?.map(|b| decode_log_id(&b)).transpose()?;
-            Ok::<(), io::Error>(())
-        })();
-    })?;
-    meta?;
-    tail.last = tail.purged;
-    let mut next = tail.purged.map(|purged| purged.index.saturating_add(1));
-    scan(engine, 0, u64::MAX, |index, value| {
-        if let Some(next) = next
-            && next != index
-        {
-            return Err(corrupt(format!(
-                "the log holds entry {index} where entry {next} must be"
-            )));
-        }
-        let entry = get_entry(index, value)?;
-        if tail.last.is_some_and(|last| last >= entry.log_id) {
-            return Err(corrupt(format!(
-                "the terms of the log go back at entry {index}"
-            )));
-        }
-        if tail.last.is_none() {
-            tail.first = Some(index);
-        }
-        tail.last = Some(entry.log_id);
-        next = index.checked_add(1);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(tail)
-}
-
-fn purge_writes(from: u64, upto: LogId) -> Vec<Write> {
+pub(super) fn purge_writes(from: u64, upto: &Position) -> Vec<Write> {
     vec![
         Write::DeleteRange {
             from: entry_key(from),
-            to: key_after(upto.index),
+            to: key_after(upto.log_id.index),
         },
-        Write::Put {
-            key: PURGED.to_vec(),
-            value: encode_log_id(&upto).to_vec(),
-        },
+        put_purged(upto),
     ]
 }
 
@@ -446,26 +465,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = *vote;
-        let write = Write::Put {
-            key: VOTE.to_vec(),
-            value: encode_vote(&vote).to_vec(),
-        };
-        self.submit_synced(vec![write], None, move |tail| tail.vote = Some(vote))
-            .await
+        self.submit_synced(None, move |tail| {
+            tail.vote = Some(vote);
+            (vec![put_vote(&vote)], Change::Vote(vote))
+        })
+        .await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let key = COMMITTED.to_vec();
-        let write = match committed {
-            Some(id) => Write::Put {
-                key,
-                value: encode_log_id(&id).to_vec(),
-            },
-            None => Write::Delete { key },
-        };
-        self.submit(vec![write], false, None, Done::Nobody, |tail, _| {
+        self.submit(0, false, None, Done::Nobody, |tail, _| {
             tail.committed = committed;
-            Ok(())
+            Ok((vec![put_committed(committed)], Change::Nothing))
         })
         .await
     }
@@ -481,11 +491,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        let writes = entries.iter().map(put_entry).collect();
-        self.submit(writes, true, None, Done::Flushed(callback), |tail, job| {
-            let mut next = tail.last.map(|last| last.index.saturating_add(1));
-            for entry in &entries {
+        let entries: Vec<(Entry, Bytes)> = entries
+            .into_iter()
+            .map(|entry| {
+                let body = encode_entry(&entry);
+                (entry, body)
+            })
+            .collect();
+        let bytes = entries
+            .iter()
+            .map(|(_, body)| stored_bytes(body.len()))
+            .sum();
+        self.submit(bytes, true, None, Done::Flushed(callback), |tail, job| {
+            let mut next = tail.last().map(|last| last.log_id.index.saturating_add(1));
+            for (entry, _) in &entries {
                 let index = entry.log_id.index;
                 if next.is_some_and(|next| next != index) {
                     return Err(invalid(format!(
@@ -494,10 +513,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 }
                 next = index.checked_add(1);
             }
-            for entry in entries {
-                tail.push(entry, job);
+            let mut writes = Vec::with_capacity(entries.len());
+            for (entry, body) in entries {
+                let (write, link) = put_entry(entry.log_id.index, tail.link(), &body);
+                writes.push(write);
+                tail.push(entry, link, stored_bytes(body.len()), job);
             }
-            Ok(())
+            let change = tail.last().map_or(Change::Nothing, Change::Append);
+            Ok((writes, change))
         })
         .await
     }
@@ -512,34 +535,55 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         }
         let last = if from > first {
-            self.read(from - 1, from, None)?.first().map(|e| e.log_id)
+            Some(self.position(from - 1)?)
         } else {
             purged
         };
-        if last_log_id.is_some() && last != last_log_id {
+        let held = last.map(|last| last.log_id);
+        if last_log_id.is_some() && held != last_log_id {
             return Err(invalid(format!(
-                "cannot truncate after {last_log_id:?}: the log holds {last:?} there"
+                "cannot truncate after {last_log_id:?}: the log holds {held:?} there"
             )));
         }
-        let write = Write::DeleteRange {
-            from: entry_key(from.max(first)),
-            to: after_entries(),
-        };
-        self.submit_synced(vec![write], None, move |tail| tail.truncate(last))
-            .await
+        let from = from.max(first);
+        let reclaim = (end - from >= RECLAIM_ENTRIES).then(|| (entry_key(from), entry_key(end)));
+        self.submit_synced(reclaim, move |tail| {
+            tail.truncate(last);
+            let write = Write::DeleteRange {
+                from: entry_key(from),
+                to: after_entries(),
+            };
+            (vec![write], Change::Truncate(last))
+        })
+        .await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        let first = {
+        let (first, end) = {
             let tail = self.tail();
             if tail
                 .purged
-                .is_some_and(|purged| purged.index >= log_id.index)
+                .is_some_and(|purged| purged.log_id.index >= log_id.index)
             {
                 return Ok(());
             }
-            tail.first_index()
+            (tail.first_index(), tail.end_index())
         };
+        let upto = if (first..end).contains(&log_id.index) {
+            self.position(log_id.index)?
+        } else {
+            // Behind an installed snapshot the chain starts anew.
+            Position {
+                log_id,
+                link: START,
+            }
+        };
+        if upto.log_id != log_id {
+            return Err(invalid(format!(
+                "cannot purge up to {log_id}: the log holds {} there",
+                upto.log_id
+            )));
+        }
         let reclaim = {
             let mut unreclaimed = self
                 .shared
@@ -552,8 +596,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 (entry_key(0), key_after(log_id.index))
             })
         };
-        self.submit_synced(purge_writes(first, log_id), reclaim, move |tail| {
-            tail.purge(log_id);
+        self.submit_synced(reclaim, move |tail| {
+            tail.purge(upto);
+            (purge_writes(first, &upto), Change::Purge(upto))
         })
         .await
     }

@@ -1,20 +1,23 @@
 //! The one writer of the log: takes all that waits, writes it as one batch with at most
-//! one fsync, then tells everyone who waited for it.
+//! one fsync, has the witness remember it with a second, then tells everyone who waited.
 //!
-//! Invariants: jobs are written in the order they were queued; nobody is told before the
-//! disk has it; after a failed write or fsync nothing is written ever again.
+//! Invariants: jobs are written in the order they were queued; nobody is told before log and
+//! witness have it (in the order `witness` gives the reasons for); after a failed write or fsync
+//! nothing is written ever again.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::codec::put_group;
 use super::tail::Tail;
 use crate::engine::{Engine, Write};
-use crate::types::TypeConfig;
+use crate::types::{TypeConfig, Vote};
+use crate::witness::{Position, Testimony, Witness};
 
 /// A group stops growing beyond this.
 const GROUP_BYTES: usize = 8 << 20;
@@ -51,10 +54,22 @@ impl Done {
     }
 }
 
+/// What a job does to what the witness remembers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    Nothing,
+    Append(Position),
+    Truncate(Option<Position>),
+    Purge(Position),
+    Vote(Vote),
+}
+
 /// One piece of work.
 pub(super) struct Job {
     pub(super) number: u64,
     pub(super) writes: Vec<Write>,
+    pub(super) change: Change,
+    /// Whether to sync; a job that changes anything must.
     pub(super) sync: bool,
     /// A deleted range whose space is to be given back.
     pub(super) reclaim: Option<(Vec<u8>, Vec<u8>)>,
@@ -72,7 +87,52 @@ impl Job {
 pub(super) struct Writer {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) tail: Arc<Mutex<Tail>>,
+    pub(super) witness: Witness,
     pub(super) queue: mpsc::Receiver<Job>,
+}
+
+/// A group on its way to the disk.
+struct Group {
+    jobs: Vec<Job>,
+    /// What the witness has to say once the log has it; nothing for a group that is not synced.
+    after: Option<Testimony>,
+}
+
+fn index_of(position: &Option<Position>) -> Option<u64> {
+    position.map(|position| position.log_id.index)
+}
+
+/// What to remember before a group of `changes` is written to the log (if anything), and after.
+fn testimonies(
+    held: &Testimony,
+    changes: impl Iterator<Item = Change>,
+) -> (Option<Testimony>, Testimony) {
+    let mut after = *held;
+    let mut lowest = held.last;
+    for change in changes {
+        match change {
+            Change::Nothing => {}
+            Change::Append(last) => after.last = Some(last),
+            Change::Truncate(last) => {
+                after.last = last;
+                if index_of(&last) < index_of(&lowest) {
+                    lowest = last;
+                }
+            }
+            Change::Purge(upto) => {
+                if index_of(&after.last) < Some(upto.log_id.index) {
+                    after.last = Some(upto);
+                }
+            }
+            Change::Vote(vote) => after.vote = Some(vote),
+        }
+    }
+    after.group += 1;
+    let before = (lowest != held.last).then_some(Testimony {
+        last: lowest,
+        ..*held
+    });
+    (before, after)
 }
 
 impl Writer {
@@ -93,21 +153,36 @@ impl Writer {
 
     fn run(mut self) {
         while let Some(first) = self.queue.blocking_recv() {
-            let group = self.gather(first);
-            metrics::histogram!("quorate_raft_log_group_jobs").record(group.len() as f64);
+            let jobs = self.gather(first);
+            metrics::histogram!("quorate_raft_log_group_jobs").record(jobs.len() as f64);
             let started = Instant::now();
-            self.commit(group);
+            let (group, mut written) = self.write(jobs);
             metrics::histogram!("quorate_raft_log_write_seconds").record(started.elapsed());
+            if written.is_ok() && group.after.is_some() {
+                let started = Instant::now();
+                written = self.witness(&group);
+                metrics::histogram!("quorate_raft_log_witness_seconds").record(started.elapsed());
+            }
+            self.finish(group, written);
         }
     }
 
     async fn run_as_task(mut self, sync_latency: Duration) {
         while let Some(first) = self.queue.recv().await {
-            let group = self.gather(first);
-            if group.iter().any(|job| job.sync) && !sync_latency.is_zero() {
-                tokio::time::sleep(sync_latency).await;
+            let jobs = self.gather(first);
+            // Two syncs, half the time each, so that a crash may come between them.
+            let wait = if jobs.iter().any(|job| job.sync) {
+                sync_latency / 2
+            } else {
+                Duration::ZERO
+            };
+            pause(wait).await;
+            let (group, mut written) = self.write(jobs);
+            if written.is_ok() {
+                pause(wait).await;
+                written = self.witness(&group);
             }
-            self.commit(group);
+            self.finish(group, written);
         }
     }
 
@@ -124,9 +199,53 @@ impl Writer {
         group
     }
 
-    fn commit(&self, mut group: Vec<Job>) {
-        let result = self.write(&mut group);
-        for job in group {
+    /// Writes a group to the log.
+    fn write(&mut self, mut jobs: Vec<Job>) -> (Group, io::Result<()>) {
+        let sync = jobs.iter().any(|job| job.sync);
+        let mut batch: Vec<Write> = jobs
+            .iter_mut()
+            .flat_map(|job| std::mem::take(&mut job.writes))
+            .collect();
+        let mut group = Group { jobs, after: None };
+        let sound = self.hold().check();
+        let written = sound.and_then(|()| {
+            if sync {
+                let changes = group.jobs.iter().map(|job| job.change);
+                let (before, after) = testimonies(self.witness.testimony(), changes);
+                if let Some(before) = before {
+                    self.witness.record(before)?;
+                }
+                batch.push(put_group(after.group));
+                group.after = Some(after);
+            }
+            self.engine.write(batch, sync)
+        });
+        (group, written)
+    }
+
+    /// Has the witness remember a group that the log has.
+    fn witness(&mut self, group: &Group) -> io::Result<()> {
+        match group.after {
+            Some(after) => self.witness.record(after),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells everyone who waits for the group.
+    fn finish(&self, group: Group, result: io::Result<()>) {
+        match &result {
+            Ok(()) => {
+                if let Some(last) = group.jobs.last() {
+                    self.hold().written(last.number);
+                }
+            }
+            Err(error) => {
+                if self.hold().poison(error) {
+                    tracing::error!(%error, "a log write failed; nothing more is written");
+                }
+            }
+        }
+        for job in group.jobs {
             match &result {
                 Ok(()) => {
                     if let Some((from, to)) = job.reclaim {
@@ -141,22 +260,13 @@ impl Writer {
         }
     }
 
-    fn write(&self, group: &mut [Job]) -> io::Result<()> {
-        let lock = || self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        lock().check()?;
-        let sync = group.iter().any(|job| job.sync);
-        let batch = group
-            .iter_mut()
-            .flat_map(|job| std::mem::take(&mut job.writes))
-            .collect();
-        if let Err(error) = self.engine.write(batch, sync) {
-            tracing::error!(%error, "a log write failed; nothing more is written");
-            lock().poison(error.to_string());
-            return Err(error);
-        }
-        if let Some(last) = group.last() {
-            lock().written(last.number);
-        }
-        Ok(())
+    fn hold(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }

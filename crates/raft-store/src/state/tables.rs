@@ -11,6 +11,7 @@ use super::Applied;
 use crate::codec::{self, CodecError, proto};
 use crate::engine::{EachRow, View, Write};
 use crate::machine::Row;
+use crate::seal::{seal, unseal};
 
 const MACHINE: u8 = b'r';
 const AFTER_MACHINE: u8 = b'r' + 1;
@@ -62,7 +63,7 @@ pub(crate) fn get_applied(meta: proto::StateMeta) -> io::Result<Applied> {
 pub(crate) fn write_applied(applied: &Applied) -> Write {
     Write::Put {
         key: META.to_vec(),
-        value: put_applied(applied).encode_to_vec(),
+        value: seal(META, &put_applied(applied).encode_to_vec()),
     }
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn read_applied(view: &dyn View) -> io::Result<Applied> {
     let Some(bytes) = view.get(META)? else {
         return Ok(Applied::default());
     };
-    get_applied(proto::StateMeta::decode(&bytes[..]).map_err(CodecError::from)?)
+    get_applied(proto::StateMeta::decode(unseal(META, &bytes)?).map_err(CodecError::from)?)
 }
 
 /// A view of the machine's rows.

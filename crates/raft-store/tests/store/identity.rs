@@ -74,6 +74,18 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
+fn an_older_format_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let older = r#"{"format_version": 1, "cluster_id": "a", "node_id": 7}"#;
+    std::fs::write(folder.path().join("identity.json"), older).unwrap();
+    let error = DataDir::open(folder.path()).unwrap_err();
+    assert!(
+        matches!(error, DataDirError::Older { found: 1, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_damaged_or_lost_identity_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
@@ -92,7 +104,7 @@ fn a_damaged_or_lost_identity_is_refused() {
 
 #[test]
 fn a_folder_that_lost_a_part_is_refused() {
-    for part in ["log", "state/CURRENT", "state/2"] {
+    for part in ["log", "witness", "state/CURRENT", "state/2"] {
         let folder = Folder::new();
         drop(folder.open());
         let path = |name: &str| folder.0.path().join(name);
@@ -105,7 +117,14 @@ fn a_folder_that_lost_a_part_is_refused() {
         } else {
             std::fs::remove_file(path(part)).unwrap();
         }
-        let refused = open(&folder.dir(), Arc::<Kv>::default(), &small());
-        assert!(matches!(refused, Err(OpenError::Io { .. })), "{part}");
+        // A second try finds no more than the first.
+        for _ in 0..2 {
+            let refused = open(&folder.dir(), Arc::<Kv>::default(), &small());
+            let refused = refused.err().unwrap();
+            assert!(
+                matches!(refused, OpenError::Io { .. } | OpenError::Untrusted { .. }),
+                "{part}: {refused}"
+            );
+        }
     }
 }

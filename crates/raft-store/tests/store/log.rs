@@ -256,7 +256,7 @@ async fn a_state_behind_the_purged_log_must_rejoin() {
         .err()
         .unwrap();
     assert!(matches!(error, OpenError::StateLost { .. }), "{error}");
-    assert!(error.to_string().contains("rejoin"));
+    assert!(error.to_string().contains("quorate member add"), "{error}");
 }
 
 #[tokio::test]
@@ -277,4 +277,97 @@ async fn a_long_purge_leaves_the_rest_whole() {
     let (mut log, _state) = folder.open();
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries[2500..]);
     assert_eq!(small().log_cache_bytes, 2048, "most of this came from disk");
+}
+
+fn bytes_in(folder: &std::path::Path) -> u64 {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|item| item.unwrap().metadata().unwrap().len())
+        .sum()
+}
+
+/// Entries that do not compress.
+fn bulky(term: u64, indexes: std::ops::Range<u64>) -> Vec<Entry> {
+    let mut state = 1u64;
+    indexes
+        .map(|index| {
+            let noise: String = (0..512)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    format!("{:08x}", state >> 32)
+                })
+                .collect();
+            normal(term, index, &format!("k={noise}"))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_space_of_purged_and_truncated_entries_is_given_back() {
+    let folder = Folder::new();
+    let on_disk = || bytes_in(&folder.0.path().join("log"));
+    let entries = bulky(1, 0..5000);
+    let (mut log, mut state) = folder.open();
+    for chunk in entries.chunks(100) {
+        append(&mut log, chunk.to_vec()).await.unwrap();
+    }
+    apply(&mut state, entries[..3000].to_vec()).await;
+    let stats = log.stats();
+    assert_eq!((stats.first, stats.entries), (0, 5000));
+    assert!(stats.bytes > 20_000_000, "{stats:?}");
+    drop((log, state));
+    assert!(on_disk() > 10_000_000, "{} bytes", on_disk());
+
+    // Closing waits for what works in the background.
+    let (mut log, state) = folder.open();
+    assert_eq!(log.stats().bytes, stats.bytes, "counted again at start");
+    log.purge(log_id(1, 2899)).await.unwrap();
+    drop((log, state));
+    let purged = on_disk();
+    assert!(purged < 12_000_000, "{purged} bytes");
+
+    let (mut log, state) = folder.open();
+    log.truncate_after(Some(log_id(1, 2999))).await.unwrap();
+    let stats = log.stats();
+    assert_eq!((stats.first, stats.entries), (2900, 100));
+    assert!(stats.bytes < 500_000, "{stats:?}");
+    drop((log, state));
+    let truncated = on_disk();
+    assert!(truncated < 2_000_000, "{truncated} bytes");
+    let (mut log, _state) = folder.open();
+    assert_eq!(
+        log.try_get_log_entries(..).await.unwrap(),
+        entries[2900..3000]
+    );
+}
+
+#[tokio::test]
+async fn a_log_knows_how_much_it_holds_and_from_where_it_would_hold_less() {
+    let disk = MemDisk::new();
+    let (mut log, mut state) = open_disk(&disk);
+    let monitor = log.monitor();
+    assert_eq!(monitor.stats().unwrap().entries, 0);
+    append(&mut log, bulky(1, 1..11)).await.unwrap();
+    let all = monitor.stats().unwrap();
+    assert_eq!((all.entries, all.cached_entries), (10, 10));
+    let one = all.bytes / 10;
+    assert_eq!(monitor.index_within(all.bytes), Some(1));
+    assert_eq!(monitor.index_within(one * 3), Some(8));
+    assert_eq!(monitor.index_within(0), Some(11));
+
+    apply(&mut state, bulky(1, 1..4)).await;
+    log.truncate_after(Some(log_id(1, 8))).await.unwrap();
+    log.purge(log_id(1, 3)).await.unwrap();
+    let held = monitor.stats().unwrap();
+    assert_eq!((held.first, held.entries, held.bytes), (4, 5, one * 5));
+    drop(log);
+    let (log, state) = {
+        drop(state);
+        open_disk(&disk)
+    };
+    assert_eq!(log.stats().bytes, one * 5, "counted again at start");
+    drop((log, state));
+    assert_eq!(monitor.stats(), None);
 }

@@ -1,7 +1,7 @@
 //! Generates the log's messages from `proto/quorate/log`, without protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let root = std::path::Path::new("../../proto");
     println!(
         "cargo:rerun-if-changed={}",
         root.join("quorate/log").display()

@@ -20,7 +20,7 @@ const FILES: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let root = Path::new("../../proto");
     for file in FILES {
         println!("cargo:rerun-if-changed={}", root.join(file).display());
     }

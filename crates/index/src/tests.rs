@@ -76,11 +76,7 @@ fn random_vectors_are_found_again() {
 
 #[test]
 fn the_sample_is_found_again() {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/data/sample.parquet"
-    );
-    let file = std::fs::File::open(file).unwrap();
+    let file = std::fs::File::open("../../tests/data/sample.parquet").unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     let mut vectors = Vec::new();
     for batch in reader.build().unwrap() {

@@ -34,7 +34,7 @@ pub(crate) const PARTITION_ID: i64 = 78;
 
 /// The sample that the project ships.
 pub(crate) fn sample() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/sample.parquet")
+    PathBuf::from("../../tests/data/sample.parquet")
 }
 
 /// Writes a Parquet file with row groups of 100 rows.

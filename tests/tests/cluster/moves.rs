@@ -1,11 +1,11 @@
 //! Channels and the data nodes that own them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use quorate_tests::cluster::{Cluster, Options, until};
 
 fn sample() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample.parquet")
+    PathBuf::from("data/sample.parquet")
 }
 
 /// A node that died is given up soon.

@@ -1,7 +1,5 @@
 //! A drop is seen at once by everybody, and what it leaves behind goes away by itself.
 
-use std::path::Path;
-
 use quorate_rpc::proto::milvus::common::SegmentState;
 use quorate_rpc::proto::milvus::data::GetRecoveryInfoRequestV2;
 use quorate_rpc::proto::milvus::data::SegmentIdRequest;
@@ -19,8 +17,7 @@ async fn a_collection_dropped_under_load_is_gone_at_once() {
         .set("dataCoord.segment.maxRows", 200)
         .data_node_arg("--sync-interval-ms", 500);
     let cluster = Cluster::start(options).await;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample.parquet");
-    let file = file.display().to_string();
+    let file = "data/sample.parquet".to_owned();
     let variables = [("QUORATE_ENDPOINTS", cluster.endpoints().join(","))];
     let ingest = {
         let (file, variables) = (file.clone(), variables.clone());

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use quorate_rpc::proto::milvus::common::{ErrorCode, KeyValuePair};
@@ -27,8 +26,7 @@ fn options() -> Options {
 }
 
 async fn ingest(cluster: &Cluster, name: &str) -> i64 {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample.parquet");
-    let file = file.display().to_string();
+    let file = "data/sample.parquet".to_owned();
     let ingested = cluster
         .cli(&["ingest", &file, "--collection", name, "--create"])
         .await;

@@ -30,7 +30,7 @@ fn unmount(at: &Path) {
 #[derive(Debug)]
 pub struct LossyDisk {
     mount: PathBuf,
-    daemon: Option<Process>,
+    daemon: Option<Box<Process>>,
 }
 
 /// What a [`LossyDisk`] has counted.
@@ -75,7 +75,7 @@ impl LossyDisk {
         }
         Ok(Self {
             mount: folder.to_owned(),
-            daemon: Some(daemon),
+            daemon: Some(Box::new(daemon)),
         })
     }
 

@@ -219,7 +219,7 @@ fn describe(item: &Item<'_>) -> String {
     };
     let end = match item.op.outcome {
         Outcome::Info => "never answered".to_owned(),
-        _ => format!("{}", item.op.completed),
+        _ => item.op.completed.to_string(),
     };
     format!("{} {what} [{}, {end}]", item.op.process, item.op.invoked)
 }

@@ -190,6 +190,10 @@ fn open_volume<M: Machine>(
             source,
         })
     })?;
+    // A log that goes on after the state lacks entries a follower may need.
+    if let Some(purged) = log.state().last_purged_log_id {
+        recover(&state, purged)?;
+    }
     Ok((log, state))
 }
 

@@ -53,6 +53,20 @@ async fn a_reopened_state_stands_where_it_stood() {
     assert_eq!(rows(&state), before);
 }
 
+#[tokio::test]
+async fn what_a_log_lacks_that_goes_on_after_the_state_is_in_a_snapshot() {
+    let folder = Folder::new();
+    let (log, mut state) = folder.open();
+    apply(&mut state, history()).await;
+    drop((log, state));
+
+    let (log, mut state) = folder.open();
+    let purged = log.state().last_purged_log_id;
+    assert_eq!(purged, Some(log_id(2, 43)));
+    let snapshot = state.get_current_snapshot().await.unwrap();
+    assert!(snapshot.is_some_and(|snapshot| snapshot.meta.last_log_id >= purged));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -185,7 +199,7 @@ async fn only_the_newest_snapshot_is_kept() {
 }
 
 #[tokio::test]
-async fn an_unreadable_snapshot_is_removed() {
+async fn an_unreadable_snapshot_is_replaced() {
     let folder = Folder::new();
     let (log, mut state) = folder.open();
     apply(&mut state, history()).await;
@@ -197,9 +211,10 @@ async fn an_unreadable_snapshot_is_removed() {
         .join(format!("{:020}", 43));
     std::fs::write(snapshot.join("CURRENT"), "rubbish").unwrap();
 
+    // The log lacks what is in it, so there is a new one.
     let (_log, mut state) = folder.open();
-    assert!(state.get_current_snapshot().await.unwrap().is_none());
-    assert!(!snapshot.exists());
+    assert!(state.get_current_snapshot().await.unwrap().is_some());
+    assert_ne!(std::fs::read(snapshot.join("CURRENT")).unwrap(), b"rubbish");
 }
 
 #[tokio::test]
